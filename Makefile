@@ -1,0 +1,31 @@
+# Every target makes .venv if it is missing. HRSEG_EXTRAS names the extras of setup.cfg that are installed.
+PYTHON ?= python3
+EXTRAS ?= test
+BIN := .venv/bin
+
+.PHONY: demo test test-long check clean
+
+demo: .venv/installed
+	$(BIN)/python -m hrseg.data.toycity --out data/toycity
+	$(BIN)/python tools/train.py configs/demo.yaml --resume auto
+	$(BIN)/python tools/test.py --checkpoint runs/demo/checkpoints/best.pt
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,5 @@
+"""hrseg: semantic segmentation with HRNet."""
+
+from hrseg.version import __version__
+
+__all__ = ["__version__"]

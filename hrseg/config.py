@@ -1,0 +1,338 @@
+"""The typed settings of one run, read from YAML. Here every setting is named, typed and given its usual value."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hrseg.errors import ConfigError, nearest
+
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]  # (height, width) in pixels
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of settings; a name that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class OpenSection(Section):
+    """A group of settings that takes the options of the piece it names too; `options` returns those.
+
+    They are checked against the piece's own signature by `check_options`, where that piece is known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class RunConfig(Section):
+    dir: Path | None = None  # default: runs/<the config's stem>
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    threads: Positive | None = None  # CPU threads of one process
+    deterministic: bool = False  # on CUDA: only operations that repeat bit for bit
+
+
+class ModelConfig(OpenSection):
+    """Options beside these go to the architecture, e.g. align_corners or decoder_channels."""
+
+    arch: str = "hrnetv2"
+    encoder: str = "hrnetv2_w18"
+    encoder_weights: str | None = None
+    weights: str | None = None  # a checkpoint to start from
+    init: Literal["default", "reference"] = "default"  # reference: convolutions N(0, 0.001)
+    bn_momentum: Share | None = None  # null: as the architecture has it
+    sync_bn: bool = True  # with several CUDA processes only
+
+
+class DataConfig(OpenSection):
+    """Options beside these go to the data set, e.g. coarse (cityscapes) or classes (folder)."""
+
+    dataset: str = "folder"
+    root: Path = Path("data")
+    task: Literal["multiclass", "binary", "multilabel"] = "multiclass"
+    train_split: str = "train"
+    val_split: str = "val"
+    workers: Annotated[int, Field(ge=0)] = 4  # reading processes of one training process; 0 reads in the process itself
+    mean: list[float] | None = None  # a channel; null: ImageNet's for three channels, else 0.5
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    input_range: list[tuple[float, float]] | tuple[float, float] | None = None  # a channel or one for all; null: by type
+    check: bool = True  # look at every pair of files before training
+
+
+class JitterConfig(Section):
+    """Colour jitter as albumentations and torchvision define it, applied to a share p of the images."""
+
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    p: Share = 1.0
+
+
+class AugmentConfig(Section):
+    short_side: Positive | None = None  # first the image's short side is brought to this many pixels
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None  # times the image
+    scale_step: Annotated[float, Field(gt=0)] | None = None  # null: any value of the range; 0.1: its tenths
+    crop: Size | None = None
+    max_class_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of one class in a crop: ten tries, then as it is
+    flip: Share = 0.5
+    jitter: JitterConfig | None = None
+    extra: list[dict[str, Any]] = []  # albumentations transforms by name: {name: GaussianBlur, p: 0.3}
+
+    @model_validator(mode="after")
+    def _range(self) -> AugmentConfig:
+        if self.scale and self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: the lower bound {self.scale[0]} is above the upper {self.scale[1]}")
+        return self
+
+
+class LossConfig(OpenSection):
+    """One term of the loss. Options beside these go to the loss, e.g. thresh and min_kept (ohem)."""
+
+    name: str
+    weight: float = 1.0  # of this term in the sum
+    output: Literal["main", "aux"] = "main"  # which of the model's training outputs it looks at
+
+
+class OptimConfig(OpenSection):
+    """Options beside these go to the optimizer, e.g. betas (adamw)."""
+
+    name: str = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    decay_all: bool = True  # false: no weight decay on biases and normalisation layers
+    head_lr: Annotated[float, Field(gt=0)] = 1.0  # learning rate of everything but the encoder, times lr
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    power: Annotated[float, Field(gt=0)] = 0.9  # poly
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0  # iterations
+
+
+class TrainConfig(Section):
+    iterations: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Positive = 8  # images a step, over all processes
+    accumulate: Positive = 1  # a step's images go through the network in this many parts
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the running average of the weights
+    freeze_bn: bool = False
+    freeze: list[str] = []  # modules by name that do not learn: [encoder.conv1, encoder.layer1]
+    val_every: Positive | None = None  # iterations; null: once an epoch
+    checkpoint_every: Positive | None = None  # iterations; null: with each validation
+    log_every: Positive = 10  # iterations
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if self.iterations is not None and self.epochs is not None:
+            raise ValueError("iterations and epochs are both set: keep one, set the other to null")
+        return self
+
+
+class EvalConfig(Section):
+    mode: Literal["whole", "slide"] = "whole"
+    window: Size | None = None  # slide
+    stride: Size | None = None  # slide; null: two thirds of the window
+    short_side: Positive | None = None  # the image's short side is brought to this; scores stay at the label's own size
+    scales: list[Annotated[float, Field(gt=0)]] = [1.0]  # softmax averaged
+    flip: bool = False
+    batch_size: Positive = 1  # images of one size that go through the network together
+    precision: Literal["fp32", "bf16", "fp16"] | None = None  # null: as in training
+    definition: str | None = None  # how an absent class counts; null: as the data set's own benchmark
+    pictures: Annotated[int, Field(ge=0)] = 8  # validation pictures in the run folder
+
+    @model_validator(mode="after")
+    def _window(self) -> EvalConfig:
+        if self.mode == "slide" and self.window is None:
+            raise ValueError("mode: slide needs eval.window: [height, width]")
+        return self
+
+
+class TrackConfig(Section):
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    project: str = "hrseg"
+    entity: str | None = None
+    name: str | None = None  # default: the run folder's name
+    tags: list[str] = []
+
+
+class Config(Section):
+    """All settings of one run."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: list[LossConfig] = [LossConfig(name="cross_entropy")]
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    track: TrackConfig = TrackConfig()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain types only: what YAML and a checkpoint hold."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file, plain types only. Raises ConfigError where it cannot be read."""
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(path, "no such file.", "Give the path of a YAML file.") from None
+    except IsADirectoryError:
+        raise ConfigError(path, "is a folder.", "Give the path of a YAML file.") from None
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(path, "is not a text file in UTF-8.", "Is it a checkpoint? Settings are YAML.") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        raise ConfigError(where, f"is not plain YAML: {problem}.", "Python tags are not read.") from None
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Settings from a YAML file, those it is based on (`base: other.yaml`), and `key=value` overrides, in rising rank.
+
+    overrides: dotted settings, e.g. "train.iterations=200" or "loss.0.thresh=0.7"; the value is read as YAML.
+    Raises ConfigError with every unknown or ill-typed setting.
+    """
+    return parse(override(read_with_base(path), overrides), where=str(path))
+
+
+def parse(plain: Mapping[str, Any], where: str = "config") -> Config:
+    """Settings from plain types. Raises ConfigError with every unknown or ill-typed setting."""
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(where, "\n".join(_explain(e) for e in error.errors())) from None
+
+
+def read_with_base(path: str | Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file's mapping merged over the one named by its `base` (relative to the file)."""
+    path = Path(path)
+    plain = read_yaml(path)
+    if plain is None:
+        plain = {}
+    if not isinstance(plain, dict):
+        raise ConfigError(path, f"holds a {type(plain).__name__}, not settings.", "Write 'section: {key: value}'.")
+    base = plain.pop("base", None)
+    if base is None:
+        return plain
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}, base", f"must be the path of one YAML file, not {base!r}.")
+    if path.resolve() in _above:
+        raise ConfigError(f"{path}, base", "the files name each other in a circle.")
+    return merge(read_with_base(path.parent / base, (*_above, path.resolve())), plain)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings merge key by key, everything else (lists too) is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def override(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `plain` with each "dotted.key=value" set."""
+    result: dict[str, Any] = copy.deepcopy(dict(plain))
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{item}'", "is not key=value.", "For example train.iterations=200.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{item}'", f"the value is not YAML: {getattr(error, 'problem', error)}.") from None
+        _set(result, key.split("."), value, item)
+    return result
+
+
+def _set(node: Any, keys: list[str], value: Any, item: str) -> None:
+    *path, last = keys
+    for key in path:
+        if isinstance(node, list):
+            node = node[_index(node, key, item)]
+        else:
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"'{item}'", f"'{key}' holds a value, not settings.")
+    if isinstance(node, list):
+        node[_index(node, last, item)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list, key: str, item: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise ConfigError(f"'{item}'", f"'{key}' is not the number of an entry: the list has {len(node)}.")
+    return int(key)
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as a sentence with its dotted path."""
+    loc = [str(part) for part in error["loc"] if not str(part).startswith(("tuple[", "list[", "function-"))]
+    dotted = ".".join(loc) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{dotted}: no such setting. {nearest(loc[-1], _known_settings(loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{dotted}: is missing."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{dotted}: {message[0].lower() + message[1:]}, not {error['input']!r}." if error["loc"] else f"{message}."
+
+
+def _known_settings(path: Iterable[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in path:
+        if part.isdigit():
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(a for a in inner if inspect.isclass(a) and issubclass(a, BaseModel))
+    return [*model.model_fields, *(["base"] if model is Config else [])]
+
+
+def check_options(
+    piece: Callable, options: Mapping[str, Any], *, where: str, wired: Iterable[str] = (), also: Iterable[str] = ()
+) -> None:
+    """Refuse options that the piece's signature does not have.
+
+    wired: parameters that hrseg fills in itself, not to be set. also: settings of the same section that are known
+    beside the options, to be suggested for a misspelt one. Raises ConfigError with the nearest known name.
+    """
+    parameters = inspect.signature(piece).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = {p.name for p in parameters if p.kind in kinds} - set(wired) - {"self"}
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}", "no such setting.", nearest(name, {*known, *also}))
+    missing = [p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in options]
+    if missing:
+        raise ConfigError(f"{where}.{missing[0]}", f"is missing: {getattr(piece, '__name__', piece)} needs it.")

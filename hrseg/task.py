@@ -1,0 +1,118 @@
+"""Multiclass, binary, multilabel; classes with name and colour; a sample; how its values become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+IGNORE_INDEX = 255
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Task(str, Enum):
+    """What a pixel's answer is.
+
+    MULTICLASS: one of K classes; K logits. BINARY: background (0) or foreground (1); one logit.
+    MULTILABEL: for each of L labels yes or no, labels may overlap; L logits.
+    """
+
+    MULTICLASS = "multiclass"
+    BINARY = "binary"
+    MULTILABEL = "multilabel"
+
+
+class SegmentationClass(NamedTuple):
+    """One class: its name, its colour in pictures (red, green, blue) and, where the benchmark has them, its category."""
+
+    name: str
+    color: tuple[int, int, int]
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a data set, in the order of their indices, and how a pixel is answered.
+
+    A binary space has two classes, background and foreground.
+    """
+
+    classes: tuple[SegmentationClass, ...]
+    task: Task = Task.MULTICLASS
+    ignore_index: int = IGNORE_INDEX
+
+    def __post_init__(self) -> None:
+        if self.task is Task.BINARY and len(self.classes) != 2:
+            raise ValueError(f"a binary task has two classes, background and foreground, not {len(self.classes)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits: 1 for a binary task, else one a class."""
+        return 1 if self.task is Task.BINARY else len(self.classes)
+
+    @property
+    def palette(self) -> np.ndarray:
+        """uint8 [256, 3]: the colour of each index; black where there is no class."""
+        palette = np.zeros((256, 3), np.uint8)
+        for index, c in enumerate(self.classes[:256]):
+            palette[index] = c.color
+        return palette
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain types only, for a checkpoint."""
+        return {
+            "classes": [[c.name, list(c.color), c.category] for c in self.classes],
+            "task": self.task.value,
+            "ignore_index": self.ignore_index,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> LabelSpace:
+        classes = tuple(SegmentationClass(n, (c[0], c[1], c[2]), k) for n, c, k in plain["classes"])
+        return cls(classes, Task(plain["task"]), plain["ignore_index"])
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Value v of channel c becomes ((v - low) / (high - low) - mean[c]) / std[c], with (low, high) = input_range[c]."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    input_range: tuple[tuple[float, float], ...] = ((0.0, 255.0),) * 3
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == len(self.input_range):
+            raise ValueError("mean, std and input_range need one entry a channel")
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {key: [list(v) if isinstance(v, tuple) else v for v in values] for key, values in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Sequence]) -> Normalisation:
+        ranges = tuple((float(low), float(high)) for low, high in plain["input_range"])
+        return cls(tuple(plain["mean"]), tuple(plain["std"]), ranges)
+
+
+class Sample(NamedTuple):
+    """One image with its labels, as a data set reads it.
+
+    image: uint8, uint16 or float32 [H, W, C]. target: class indices, integer [H, W] with the ignore index, or
+    {0, 1, ignore} uint8 [L, H, W] for multilabel; None where a split has no labels. name: unique within the split, with
+    '/' between folders and no file ending.
+    """
+
+    image: np.ndarray
+    target: np.ndarray | None
+    name: str
