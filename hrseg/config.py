@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,6 +54,7 @@ class ModelConfig(OpenSection):
     encoder: str = "hrnetv2_w18"
     encoder_weights: str | None = None
     weights: str | None = None  # a checkpoint to start from
+    extra_channels: Literal["tile", "zero"] = "tile"  # start of input channels beyond RGB under pretrained weights
     init: Literal["default", "reference"] = "default"  # reference: convolutions N(0, 0.001)
     bn_momentum: Share | None = None  # null: as the architecture has it
     sync_bn: bool = True  # with several CUDA processes only
@@ -68,7 +71,9 @@ class DataConfig(OpenSection):
     workers: Annotated[int, Field(ge=0)] = 4  # reading processes of one training process; 0 reads in the process itself
     mean: list[float] | None = None  # a channel; null: ImageNet's for three channels, else 0.5
     std: list[Annotated[float, Field(gt=0)]] | None = None
-    input_range: list[tuple[float, float]] | tuple[float, float] | None = None  # a channel or one for all; null: by type
+    input_range: list[tuple[float, float]] | tuple[float, float] | None = (
+        None  # a channel or one for all; null: by type
+    )
     check: bool = True  # look at every pair of files before training
 
 
@@ -84,6 +89,7 @@ class JitterConfig(Section):
 
 class AugmentConfig(Section):
     short_side: Positive | None = None  # first the image's short side is brought to this many pixels
+    long_side: Positive | None = None  # or its long side
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None  # times the image
     scale_step: Annotated[float, Field(gt=0)] | None = None  # null: any value of the range; 0.1: its tenths
     crop: Size | None = None
@@ -94,6 +100,8 @@ class AugmentConfig(Section):
 
     @model_validator(mode="after")
     def _range(self) -> AugmentConfig:
+        if self.short_side and self.long_side:
+            raise ValueError("short_side and long_side are both set: keep one")
         if self.scale and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale: the lower bound {self.scale[0]} is above the upper {self.scale[1]}")
         return self
@@ -228,7 +236,7 @@ def parse(plain: Mapping[str, Any], where: str = "config") -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(where, "\n".join(_explain(e) for e in error.errors())) from None
+        raise ConfigError(where, f"\n{where}, ".join(_explain(e) for e in error.errors())) from None
 
 
 def read_with_base(path: str | Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -336,3 +344,32 @@ def check_options(
     missing = [p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in options]
     if missing:
         raise ConfigError(f"{where}.{missing[0]}", f"is missing: {getattr(piece, '__name__', piece)} needs it.")
+
+
+def is_dotted_path(name: str) -> bool:
+    """Whether a setting names a piece outside hrseg, as `mylab.losses:focal` does."""
+    return ":" in name
+
+
+def import_piece(path: str, where: str) -> Any:
+    """The object that a dotted path such as `mylab.losses:focal` names; modules of the current folder count.
+
+    where: the setting that holds the path. Raises ConfigError if the module or the object is not there.
+    """
+    module_name, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise  # an import inside that module fails: its own traceback says more
+        raise ConfigError(
+            where, f"no module '{error.name}'.", "Install it, or start from the folder it is in."
+        ) from None
+    except ValueError:
+        raise ConfigError(where, f"'{path}' is no dotted path.", "Write package.module:name.") from None
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise ConfigError(where, f"'{module_name}' has no '{name}'.", nearest(name, vars(module))) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     """What a pixel's answer is.
 
     MULTICLASS: one of K classes; K logits. BINARY: background (0) or foreground (1); one logit.
@@ -27,7 +27,7 @@ class Task(str, Enum):
 
 
 class SegmentationClass(NamedTuple):
-    """One class: its name, its colour in pictures (red, green, blue) and, where the benchmark has them, its category."""
+    """One class: its name, its colour in pictures (red, green, blue), its category where the benchmark has them."""
 
     name: str
     color: tuple[int, int, int]

@@ -1,0 +1,161 @@
+"""Settings become objects; the one place where config meets classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from hrseg import distributed, models
+from hrseg.config import Config, check_options, import_piece, is_dotted_path
+from hrseg.data import DATASETS
+from hrseg.errors import ConfigError, WeightsError, nearest
+from hrseg.losses import CombinedLoss, make_term
+from hrseg.models.encoder import extra_channels
+from hrseg.models.hrnet import initialize, set_bn_momentum
+from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
+
+
+class Dataset(Protocol):
+    """What every data set offers; see docs/extending.md."""
+
+    space: LabelSpace
+    names: list[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:
+    """What a setting names: a member of `known`, or by a dotted path something outside hrseg."""
+    if is_dotted_path(name):
+        return import_piece(name, where)
+    if name not in known:
+        raise ConfigError(where, f"no {what} '{name}'.", nearest(name, known))
+    return known[name]
+
+
+def dotted_paths(config: Config) -> list[str]:
+    """The code outside hrseg that the settings name."""
+    names = [config.model.arch, config.data.dataset, config.optim.name, *(term.name for term in config.loss)]
+    return [name for name in names if is_dotted_path(name)]
+
+
+def dataset(config: Config, split: str) -> Dataset:
+    """The data set of `data.dataset`, one split of it."""
+    data = config.data
+    cls = piece(data.dataset, DATASETS, where="data.dataset", what="data set")
+    check_options(cls, data.options, where="data", wired=("root", "split", "task"), also=type(data).model_fields)
+    kwargs = dict(data.options)
+    if "task" in inspect.signature(cls).parameters:
+        kwargs["task"] = Task(data.task)
+    elif data.task != "multiclass":
+        raise ConfigError("data.task", f"the data set {data.dataset} is multiclass, not {data.task}.")
+    return cls(data.root, split, **kwargs)
+
+
+def normalisation(config: Config, sample: Sample) -> Normalisation:
+    """Mean, std and input range a channel: as set; else the pretrained encoder's; else ImageNet's, or 0.5 beyond RGB.
+
+    sample: an image of the data set, for its channels and type.
+    """
+    data, channels = config.data, sample.image.shape[2]
+    mean, std = data.mean, data.std
+    if mean is None or std is None:
+        usual_mean, usual_std = _usual_statistics(config, channels)
+        mean, std = mean or usual_mean, std or usual_std
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ConfigError(f"data.{name}", f"has {len(values)} entries, but the images have {channels} channels.")
+    ranges = data.input_range
+    if ranges is None:
+        ranges = (0.0, float(np.iinfo(sample.image.dtype).max) if sample.image.dtype.kind in "ui" else 1.0)
+    if isinstance(ranges, tuple):
+        ranges = [ranges] * channels
+    if len(ranges) != channels:
+        raise ConfigError("data.input_range", f"has {len(ranges)} entries, but the images have {channels} channels.")
+    return Normalisation(tuple(mean), tuple(std), tuple((float(low), float(high)) for low, high in ranges))
+
+
+def _usual_statistics(config: Config, channels: int) -> tuple[list[float], list[float]]:
+    if channels != 3:
+        return [0.5] * channels, [0.25] * channels
+    if config.model.encoder_weights:
+        try:
+            params = smp.encoders.get_preprocessing_params(config.model.encoder, config.model.encoder_weights)
+            return list(params["mean"]), list(params["std"])
+        except (ValueError, KeyError):
+            pass
+    return list(IMAGENET_MEAN), list(IMAGENET_STD)
+
+
+def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool = True) -> nn.Module:
+    """The network of the `model` section with one output channel a class.
+
+    pretrained: False leaves `encoder_weights` out, for a model whose weights come from a checkpoint.
+    Raises ConfigError for unknown names and options, WeightsError when published weights cannot be had.
+    """
+    settings = config.model
+    cls = piece(settings.arch, models.ARCHITECTURES, where="model.arch", what="architecture")
+    _check_encoder(settings.encoder, settings.encoder_weights)
+    wired = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
+    check_options(cls, settings.options, where="model", wired=wired, also=type(settings).model_fields)
+    try:
+        with extra_channels(settings.extra_channels):
+            network = cls(
+                encoder_name=settings.encoder,
+                encoder_weights=settings.encoder_weights if pretrained else None,
+                in_channels=channels,
+                classes=space.outputs,
+                **settings.options,
+            )
+    except OSError as error:  # huggingface_hub's and urllib's network errors are OSErrors
+        raise WeightsError(
+            f"model.encoder_weights: {settings.encoder_weights}",
+            f"cannot be downloaded for {settings.encoder}: {str(error).splitlines()[0]}.",
+            "Fill the Hugging Face cache on a machine with a network, or train from random weights: "
+            "model.encoder_weights=null.",
+        ) from error
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise ConfigError(f"model: {settings.arch} over {settings.encoder}", str(error)) from error
+    initialize(network, settings.init, pretrained_encoder=settings.encoder_weights is not None)
+    if settings.bn_momentum is not None:
+        set_bn_momentum(network, settings.bn_momentum)
+    return network
+
+
+def _check_encoder(name: str, weights: str | None) -> None:
+    if name.startswith("tu-"):
+        return
+    if name not in smp.encoders.encoders:
+        raise ConfigError("model.encoder", f"no encoder '{name}'.", nearest(name, smp.encoders.encoders))
+    published = smp.encoders.encoders[name]["pretrained_settings"]
+    if weights is not None and weights not in published:
+        raise ConfigError("model.encoder_weights", f"{name} has no '{weights}'.", nearest(weights, published))
+
+
+def criterion(config: Config, space: LabelSpace) -> CombinedLoss:
+    """The sum of the terms of the `loss` section."""
+    terms = []
+    for number, term in enumerate(config.loss):
+        where = f"loss.{number}"
+        try:
+            terms.append((term.name, make_term(term.name, space, term.options), term.weight, term.output))
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error.where.removeprefix('loss.')}", error.what, error.way_out) from None
+    if not terms:
+        raise ConfigError("loss", "is empty.", "For example loss: [{name: cross_entropy}].")
+    return CombinedLoss(terms)
+
+
+def convert_sync_bn(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """Batch norm over all processes, on CUDA with several of them; elsewhere plain batch norm."""
+    if config.model.sync_bn and distributed.world_size() > 1 and device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network

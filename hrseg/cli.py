@@ -1,0 +1,50 @@
+"""What all commands share: the exit code, and the reading of `key=value`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from hrseg.errors import HrsegError
+
+
+def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | None], int]:
+    """A command's main: 0 when done; 2 for bad input, with one message; a bug keeps its traceback.
+
+    A broken pipe (`| head`) and Ctrl-C end it quietly.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+        for noisy in ("httpx", "urllib3", "huggingface_hub"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        try:
+            return main(sys.argv[1:] if argv is None else argv)
+        except HrsegError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except SystemExit as error:  # argparse: --help or a wrong option
+            return error.code if isinstance(error.code, int) else 2
+        except BrokenPipeError:
+            sys.stderr.close()
+            return 0
+        except KeyboardInterrupt:
+            return 130
+
+    return wrapped
+
+
+def parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with calls that work."""
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Positional words apart from `key=value` words."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]

@@ -1,0 +1,57 @@
+"""CamVid (Brostow et al. 2008) as SegNet (Badrinarayanan et al. 2017) released it: street scenes, 11 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hrseg.data.images import list_files
+from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
+from hrseg.errors import DataError, nearest
+from hrseg.task import IGNORE_INDEX, LabelSpace, SegmentationClass
+
+VOID = 11
+CLASSES = (
+    SegmentationClass("sky", (128, 128, 128)),
+    SegmentationClass("building", (128, 0, 0)),
+    SegmentationClass("pole", (192, 192, 128)),
+    SegmentationClass("road", (128, 64, 128)),
+    SegmentationClass("pavement", (60, 40, 222)),
+    SegmentationClass("tree", (128, 128, 0)),
+    SegmentationClass("sign", (192, 128, 128)),
+    SegmentationClass("fence", (64, 64, 128)),
+    SegmentationClass("car", (64, 0, 128)),
+    SegmentationClass("pedestrian", (64, 64, 0)),
+    SegmentationClass("bicyclist", (0, 128, 192)),
+)
+LAYOUT = "train/ and trainannot/, val/ and valannot/, test/ and testannot/, files of the same names, PNG."
+
+
+class CamVid(Pairs):
+    """Index masks 0..10; 11 is void and ignored. split: train, val, test."""
+
+    def __init__(self, root: str | Path, split: str):
+        self.root = Path(root)
+        if split not in ("train", "val", "test"):
+            raise DataError(self.root, f"CamVid has no split '{split}'.", nearest(split, ("train", "val", "test")))
+        self.space = LabelSpace(CLASSES)
+        self.table = ValueTable({**{i: i for i in range(VOID)}, VOID: IGNORE_INDEX})
+        found = list_files(self.root / split, (".png",))
+        self.masks = self.root / f"{split}annot"
+        if not found:
+            raise DataError(self.root / split, "holds no PNG.", f"data.root is the folder with {LAYOUT}")
+        if not self.masks.is_dir():
+            raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
+        self.names, self.images = list(found), list(found.values())
+        self.targets = [self.masks / f"{name}.png" for name in self.names]
+
+    def cluster(self, i: int) -> str:
+        """The recorded sequence: 0016E5 of 0016E5_07959."""
+        return self.names[i].split("_")[0]
+
+    def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        return self.table(mask, path, "This is the 11-class release with index masks, void is 11.")
+
+    def strays(self) -> list[str]:
+        return masks_without_image(list_files(self.masks, (".png",)).values(), self.targets or ())

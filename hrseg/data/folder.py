@@ -1,0 +1,337 @@
+"""A folder of one's own: images/, masks/ and a classes.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hrseg.config import read_yaml
+from hrseg.data.images import (
+    IMAGE_ENDINGS,
+    MASK_ENDINGS,
+    OTHER_ENDINGS,
+    inspect_image,
+    list_files,
+    read_mask,
+    read_palette,
+    walk,
+)
+from hrseg.data.pairs import Pairs, ValueTable, distinct_colors, masks_without_image
+from hrseg.errors import DataError
+from hrseg.task import IGNORE_INDEX, LabelSpace, SegmentationClass, Task
+
+LAYOUT = """\
+images/ and masks/ with files of the same names and classes.yaml beside them; a split is a folder of both \
+(images/train, masks/train), a list of names (train.txt), or a share of all (data.val_share: 0.2)."""
+
+Value = Annotated[int, Field(ge=0, le=65535)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
+
+
+class ClassEntry(BaseModel):
+    """One entry of classes.yaml: name, value of its pixels in a mask, or their colour; the colour in pictures too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Annotated[str, Field(min_length=1)]
+    id: Value | None = None
+    color: Color | None = None
+
+
+class ClassesFile(BaseModel):
+    """What classes.yaml says. ignore: the value or the colour of pixels that do not count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    classes: Annotated[list[ClassEntry], Field(min_length=1)]
+    ignore: Value | Color | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names_alone(cls, entries: Any) -> Any:
+        return [{"name": e} if isinstance(e, str) else e for e in entries] if isinstance(entries, list) else entries
+
+
+class Folder(Pairs):
+    """One's own images and masks, matched by name.
+
+    split: the name of a folder below images/ and masks/, or of a list file ROOT/<split>.txt, or with val_share "train"
+    or "val". task: multiclass; binary, one foreground class; multilabel, one folder of masks a class.
+    classes: the classes file, by default ROOT/classes.yaml. val_share: this share of all images is "val", chosen by a
+    hash of the name, so that it stays where it is when images are added. masks: what a mask's pixels hold; auto: a
+    colour in RGB files, else an id. mask_suffix: what a mask's name has behind the image's, for example "_mask".
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        task: Task | Literal["multiclass", "binary", "multilabel"] = Task.MULTICLASS,
+        classes: str | Path | None = None,
+        val_share: float | None = None,
+        masks: Literal["auto", "ids", "colors"] = "auto",
+        mask_suffix: str = "",
+    ):
+        self.root, self.split, self.task = Path(root), split, Task(task)
+        self.mask_kind, self.mask_suffix = masks, mask_suffix
+        if masks not in ("auto", "ids", "colors"):
+            raise DataError("data.masks", f"'{masks}' is no kind of mask.", "Use auto, ids or colors.")
+        if val_share is not None and not 0 < val_share < 1:
+            raise DataError("data.val_share", f"{val_share} is not a share between 0 and 1.", "For example 0.2.")
+        if not (self.root / "images").is_dir():
+            raise DataError(self.root / "images", "no such folder.", f"data.root is the folder with {LAYOUT}")
+        self._read_classes(Path(classes) if classes is not None else self.root / "classes.yaml")
+        self._find_images(val_share)
+        self._find_masks()
+        self.in_channels = inspect_image(self.images[0]).channels
+
+    # What the classes are
+
+    def _read_classes(self, path: Path) -> None:
+        self.classes_path = path
+        file = _parse_classes(path)
+        entries, ignore = file.classes, file.ignore
+        if self.task is Task.BINARY and len(entries) == 1:
+            entries = [ClassEntry(name="background", id=0, color=(0, 0, 0)), entries[0]]
+        if self.task is Task.BINARY and len(entries) != 2:
+            what = f"has {len(entries)} classes; a binary task has one, the foreground, or background and foreground."
+            raise DataError(path, what, "Set data.task: multiclass for more.")
+        ids = [i if e.id is None else e.id for i, e in enumerate(entries)]
+        _refuse_twins(path, "name", [e.name for e in entries])
+        _refuse_twins(path, "color", [e.color for e in entries if e.color is not None])
+        shown = [e.color or c for e, c in zip(entries, distinct_colors(len(entries)), strict=True)]
+        ignore_index = IGNORE_INDEX if len(entries) <= IGNORE_INDEX else 65535
+        space = (SegmentationClass(e.name, c) for e, c in zip(entries, shown, strict=True))
+        self.space = LabelSpace(tuple(space), self.task, ignore_index)
+
+        self.index_type = np.uint8 if ignore_index == IGNORE_INDEX else np.uint16
+        self.colors = [e.color for e in entries]
+        self.ignored_value, self.ignored_color = None, None
+        if isinstance(ignore, tuple):
+            self.ignored_color = ignore
+        elif ignore is not None:
+            self.ignored_value = ignore
+        if self.task is Task.MULTILABEL:
+            if any(set(e.name) & set("/\\:") or e.name.startswith(".") for e in entries):
+                raise DataError(path, "has a class whose name is no folder name: masks/<class>/ holds its masks.")
+            return
+        _refuse_twins(path, "id", ids)
+        if self.ignored_value is None and ignore_index not in ids:
+            self.ignored_value = ignore_index
+        if self.ignored_value in ids or (self.ignored_color is not None and self.ignored_color in self.colors):
+            raise DataError(path, f"ignores {ignore}, which is a class too.", "Give the two different values.")
+        self.ids = ids
+        table = {value: index for index, value in enumerate(ids)}
+        if self.ignored_value is not None:
+            table[self.ignored_value] = ignore_index
+        self.table = ValueTable(table, ignore_index)
+
+    # Which images, which masks
+
+    def _find_images(self, val_share: float | None) -> None:
+        images, list_file = self.root / "images", self.root / f"{_plain(self.split)}.txt"
+        self.subfolder = Path()
+        if val_share is not None:
+            if self.split not in ("train", "val"):
+                raise DataError("data.val_share", f"makes the splits train and val, not '{self.split}'.")
+            if (images / "train").is_dir() and (images / "val").is_dir():
+                raise DataError("data.val_share", f"{images} already has the folders train and val.", "Set it to null.")
+            self.all_images = list_files(images, IMAGE_ENDINGS)
+            chosen = [n for n in self.all_images if (_share(n) < val_share) == (self.split == "val")]
+            if self.all_images and not chosen:
+                what = f"{val_share} of {len(self.all_images)} images leaves none for '{self.split}'."
+                raise DataError("data.val_share", what, "Write train.txt and val.txt with their names instead.")
+        elif list_file.is_file():
+            self.all_images = list_files(images, IMAGE_ENDINGS)
+            chosen = _read_list(list_file, self.all_images)
+        elif (images / self.split).is_dir():
+            self.subfolder = Path(self.split)
+            self.all_images = list_files(images / self.split, IMAGE_ENDINGS)
+            chosen = list(self.all_images)
+        else:
+            what = f"has no split '{self.split}': neither {images / self.split}/ nor {list_file} nor data.val_share."
+            raise DataError(self.root, what, f"Expected: {LAYOUT}")
+        if not chosen:
+            what = f"split '{self.split}' is empty: {len(self.all_images)} images in {images / self.subfolder}."
+            raise DataError(self.root, what, f"Images end in {', '.join(IMAGE_ENDINGS)}. Expected: {LAYOUT}")
+        self.names, self.images = chosen, [self.all_images[name] for name in chosen]
+
+    def _mask_folders(self) -> list[Path]:
+        """One folder, or for multilabel one a class."""
+        masks = self.root / "masks"
+        labels = self.space.names if self.task is Task.MULTILABEL else ("",)
+        return [masks / label / self.subfolder for label in labels]
+
+    def _find_masks(self) -> None:
+        folders = self._mask_folders()
+        missing = [folder for folder in folders if not folder.is_dir()]
+        self.mask_paths: list[list[Path]] | None = None  # of each image, one a folder
+        self.targets = None
+        if len(missing) == len(folders) and self.split == "test":
+            return
+        if missing:
+            raise DataError(missing[0], "no such folder.", f"Expected: {LAYOUT}")
+        found = [list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix) for folder in folders]
+        ending = f"{self.mask_suffix}.png"  # of the mask that is expected where there is none
+        self.mask_paths = [
+            [masks.get(name, folder / f"{name}{ending}") for masks, folder in zip(found, folders, strict=True)]
+            for name in self.names
+        ]
+        if self.task is not Task.MULTILABEL:
+            self.targets = [paths[0] for paths in self.mask_paths]
+
+    def files(self, i: int) -> tuple[Path, Path | list[Path] | None]:
+        if self.task is Task.MULTILABEL and self.mask_paths is not None:
+            return self.images[i], self.mask_paths[i]
+        return super().files(i)
+
+    def strays(self) -> list[str]:
+        problems = _unread(self.root / "images" / self.subfolder, IMAGE_ENDINGS)
+        for folder in self._mask_folders() if self.mask_paths is not None else ():
+            masks = list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix)
+            problems += masks_without_image(masks.values(), (masks[n] for n in masks if n in self.all_images))
+            problems += _unread(folder, MASK_ENDINGS)
+        return problems
+
+    def doubt(self, pixels: np.ndarray) -> str | None:
+        if self.task is Task.MULTILABEL or np.count_nonzero(pixels) != 1 or len(self.classes) == 1:
+            return None
+        # The usual reason: masks of 0 and 255 in which 255 means yes.
+        only = self.space.names[int(pixels.argmax())]
+        ids = ", ".join(f"{name}: {value}" for name, value in zip(self.space.names, self.ids, strict=True))
+        ignored = "" if self.ignored_value is None else f", ignored: {self.ignored_value}"
+        what = f"the masks of split '{self.split}' hold the class {only} alone, going by the values {ids}{ignored}."
+        return f"{self.classes_path}: {what} Give each class the id that its pixels have, for example id: 255."
+
+    # What a mask's pixels mean
+
+    def read_target(self, i: int) -> np.ndarray | None:
+        """Class indices [H, W]; for multilabel {0, 1, ignore} [L, H, W]: any value but 0 and the ignored is a yes."""
+        if self.mask_paths is None:
+            return None
+        if self.task is not Task.MULTILABEL:
+            path = self.mask_paths[i][0]
+            return self.to_indices(read_mask(path, colors=self.mask_kind == "colors"), path)
+        planes = [self._read_plane(path) for path in self.mask_paths[i]]
+        for plane, path in zip(planes, self.mask_paths[i], strict=True):
+            if plane.shape != planes[0].shape:
+                raise DataError(path, f"is {plane.shape[0]}x{plane.shape[1]}, other labels of this image are not.")
+        return np.stack(planes)
+
+    def _read_plane(self, path: Path) -> np.ndarray:
+        mask = read_mask(path)
+        if mask.ndim == 3:
+            raise DataError(path, "is an RGB picture.", "The mask of a label has one channel: 0 is no, else yes.")
+        plane = (mask != 0).astype(self.index_type)
+        if self.ignored_value is not None:
+            plane[mask == self.ignored_value] = self.space.ignore_index
+        return plane
+
+    def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        if mask.ndim == 3 and self.mask_kind != "ids":
+            return self._colors_to_indices(mask, path)
+        if mask.ndim == 2 and self.mask_kind == "auto" and None not in self.colors:
+            self._check_palette(mask, path)
+        return self.table(mask, path, f"Classes are in {self.classes_path}.")
+
+    def _colors_to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        colors = {c: i for i, c in enumerate(self.colors) if c is not None}
+        if len(colors) < len(self.colors):
+            nameless = self.space.names[self.colors.index(None)]
+            what = f"is an RGB picture, but class '{nameless}' has no color in {self.classes_path}."
+            raise DataError(path, what, "Give every class its color, or save masks with one channel of ids.")
+        if self.ignored_color is not None:
+            colors[self.ignored_color] = self.space.ignore_index
+        red, green, blue = (mask[:, :, c].astype(np.int32) for c in range(3))
+        plus_one = np.take(_color_table(tuple(colors.items())), red << 16 | green << 8 | blue)
+        if plus_one.size and not plus_one.all():
+            row, column = np.argwhere(plus_one == 0)[0]
+            color = [int(v) for v in mask[row, column]]
+            what = f"the color {color} at row {row}, column {column} is no class in {self.classes_path}."
+            raise DataError(path, what, "Smoothed edges? Save masks without anti-aliasing, and not as JPEG.")
+        return (plus_one - 1).astype(self.index_type)
+
+    def _check_palette(self, mask: np.ndarray, path: Path) -> None:
+        """A palette whose colours are the classes' own, in another order: its indices are not the ids."""
+        palette = read_palette(path)
+        if palette is None:
+            return
+        own: dict[Any, int] = dict(zip(self.colors, self.ids, strict=True))
+        used = [int(v) for v in np.unique(mask) if v != self.ignored_value and v < len(palette)]
+        by_color = {value: own.get(tuple(int(c) for c in palette[value])) for value in used}
+        if None not in by_color.values() and any(value != meant for value, meant in by_color.items()):
+            what = "its palette has the colors of the classes, but its indices are not their ids."
+            raise DataError(path, what, "Set data.masks: colors to go by color, or ids to go by index.")
+
+
+def _parse_classes(path: Path) -> ClassesFile:
+    plain = read_yaml(path)
+    plain = {"classes": plain} if isinstance(plain, list) else plain
+    try:
+        return ClassesFile.model_validate(plain)
+    except ValidationError as error:
+        explained = (f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        way_out = "It is a list of {name: road, id: 0, color: [128, 64, 128]}, id and color as far as they are needed."
+        raise DataError(path, "; ".join(explained) + ".", way_out) from None
+
+
+def _unread(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """A sentence for each picture in a format that is not read there; other files may lie beside the pictures."""
+    others = {*OTHER_ENDINGS, *IMAGE_ENDINGS} - {*endings}
+    wanted = ", ".join(endings)
+    return [f"{p}: is not read, files here end in {wanted}." for p in walk(folder) if p.suffix.lower() in others]
+
+
+def _refuse_twins(path: Path, what: str, values: list) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise DataError(path, f"two classes have the {what} {value}.", "Ids default to the position in the list.")
+
+
+def _plain(split: str) -> str:
+    """A split's name, which becomes part of a path."""
+    if not split or split.startswith(".") or set(split) & set("/\\:"):
+        raise DataError("data", f"'{split}' is no name of a split.", "It is a folder of images/ or a list file.")
+    return split
+
+
+def _read_list(path: Path, images: dict[str, Path]) -> list[str]:
+    """The names in a list file, one a line, with or without the image's ending."""
+    by_file = {f"{name}{file.suffix}": name for name, file in images.items()}
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(path, "is not a text file in UTF-8.") from None
+    chosen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        where = f"{path}, line {number}"
+        if PurePosixPath(line).is_absolute() or PureWindowsPath(line).drive or ".." in PurePosixPath(line).parts:
+            raise DataError(where, f"'{line}' leads out of images/.", "Names count from images/.")
+        name = line if line in images else by_file.get(line)
+        if name is None:
+            raise DataError(where, f"there is no image '{line}'.", "A line is a name, as images/ has it.")
+        if name in chosen:
+            raise DataError(where, f"'{line}' is in line {chosen[name]} too.", "Name each image once.")
+        chosen[name] = number
+    return list(chosen)
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+@lru_cache(maxsize=4)
+def _color_table(colors: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
+    """The index, plus one, of each of the 2^24 colours; the unknown ones are 0, whose memory is never touched."""
+    table = np.zeros(1 << 24, np.int32)
+    for (red, green, blue), index in colors:
+        table[red << 16 | green << 8 | blue] = index + 1
+    return table

@@ -1,0 +1,357 @@
+"""Images and masks from files: every bit of them, or an error that says why not."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from hrseg.errors import DataError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
+OTHER_ENDINGS = (".bmp", ".gif", ".webp", ".jp2", ".ppm", ".heic")  # pictures that are not read
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6  # colour types of a PNG
+_ORIENTATION = 274  # the EXIF and TIFF tag
+_TRANSPOSED = (5, 6, 7, 8)  # its values for pictures whose rows are stored as columns
+_ONE_PAGE = (
+    "A file is one image: save a page of its own for each, or several channels in one page, as "
+    "tifffile.imwrite(path, array, photometric='minisblack', planarconfig='contig') does for [H, W, C]."
+)
+
+
+class ImageInfo(NamedTuple):
+    """What an image will be when it is read."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image, uint8, uint16 or float32 [H, W, C], from PNG, JPEG or TIFF.
+
+    Grey has one channel, palettes become RGB, a JPEG or TIFF is turned as its orientation tag says (so people saw it
+    when they drew the mask). Other number types become float32 where it holds every value exactly.
+    Raises DataError with the path and the reason for everything else: a broken file, CMYK, several pages, lost bits.
+    """
+    path = Path(path)
+    start = _start(path)
+    with _decoding(path):
+        if start.startswith(_TIFF_STARTS):
+            array = _read_tiff(path, palette_to_rgb=True)
+            if array.dtype == bool:
+                array = array.astype(np.uint8) * 255
+        else:
+            array = _read_pillow_image(path)
+        return _own(_as_image_type(path, array if array.ndim == 3 else array[:, :, None]))
+
+
+def read_mask(path: str | Path, *, colors: bool = False) -> np.ndarray:
+    """A mask's own values, uint8, uint16 or another integer [H, W], or uint8 [H, W, 3] where it is an RGB picture.
+
+    A palette gives its indices; with colors, palettes and grey values become RGB.
+    Raises DataError with the path and the reason, also for JPEG, which changes values, and for transparency.
+    """
+    path = Path(path)
+    start = _start(path)
+    with _decoding(path):
+        if start.startswith(_TIFF_STARTS):
+            array = _read_tiff(path, palette_to_rgb=colors)
+        else:
+            array = _read_pillow_mask(path, colors)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 3 and array.shape[2] == 4:
+        if (array[:, :, 3] != np.iinfo(array.dtype).max).any():
+            raise DataError(path, "is a mask with transparent pixels.", "Save it without an alpha channel.")
+        array = array[:, :, :3]
+    if array.ndim == 3 and (array.shape[2] != 3 or array.dtype != np.uint8):
+        what = f"is a mask with {array.shape[2]} channels of {array.dtype}."
+        raise DataError(path, what, "A mask has one channel of ids, or three of 8 bits for a colour.")
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(path, f"is a mask of {array.dtype} values.", "Ids are integers: save it as 8 or 16 bit.")
+    if colors and array.ndim == 2:
+        if array.dtype != np.uint8:
+            raise DataError(path, f"holds {array.dtype} values where a colour is expected.")
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    return _own(array)
+
+
+def read_palette(path: str | Path) -> np.ndarray | None:
+    """uint8 [n, 3]: the colours of a palette PNG, from its header alone; None for any other file."""
+    path = Path(path)
+    if not _start(path).startswith(_PNG_START):
+        return None
+    with _decoding(path), Image.open(path, formats=("PNG",)) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+    return None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+
+
+def inspect_image(path: str | Path) -> ImageInfo:
+    """The size and channels that `read_image` would give, and whether the file is whole, without decoding all of it.
+
+    PNG: the checksum of each part. JPEG: decoded at an eighth of its size. TIFF: all its parts lie within the file.
+    Raises DataError as `read_image` does.
+    """
+    path = Path(path)
+    start = _start(path)
+    with _decoding(path):
+        if start.startswith(_TIFF_STARTS):
+            return _inspect_tiff(path)
+        with _open_pillow(path) as image:
+            width, height = image.size
+            channels = 3 if image.mode == "P" else len(image.getbands())
+            if image.format == "PNG":
+                image.verify()
+            else:
+                if _orientation(image) in _TRANSPOSED:
+                    height, width = width, height
+                image.draft("L", (1, 1))
+                image.load()
+    return ImageInfo(height, width, channels)
+
+
+def list_files(folder: Path, endings: Sequence[str], *, suffix: str = "") -> dict[str, Path]:
+    """Files below a folder by name: the path from the folder, '/' between folders, without `suffix` and ending; sorted.
+
+    Hidden files and other endings are left out. Raises DataError where two files have one name (a.png and a.jpg).
+    """
+    found: dict[str, Path] = {}
+    for path in walk(folder):
+        if path.suffix.lower() not in endings:
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if not name.endswith(suffix):
+            continue
+        name = name.removesuffix(suffix)
+        if name in found:
+            raise DataError(path, f"has the same name as {found[name].name}.", "Keep one of the two.")
+        found[name] = path
+    return dict(sorted(found.items()))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder but the hidden ones (.DS_Store, the ._* of a Mac's archive)."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(parent, name)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """What a decoder raises becomes a DataError: decoders fail in many ways, and always because of the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except Image.UnidentifiedImageError:
+        raise DataError(path, "is not an image in PNG, JPEG or TIFF, or its head is broken.") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        way_out = "Install it with: pip install imagecodecs." if "imagecodecs" in str(error) else ""
+        raise DataError(path, f"cannot be decoded: {error or type(error).__name__}.", way_out) from error
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, which tell its format; the ending of its name does not count."""
+    with _decoding(path):
+        try:
+            with path.open("rb") as file:
+                start = file.read(26)
+        except FileNotFoundError:
+            raise DataError(path, "no such file.") from None
+    if not start:
+        raise DataError(path, "is empty (0 bytes).")
+    return start
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """Contiguous and writable, copied if need be: torch warns of arrays that lie in a decoder's memory."""
+    return np.require(array, requirements=["C", "W"])
+
+
+def _too_large(path: Path) -> DataError:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+    return DataError(path, f"has more than {limit} million pixels.", "Cut it into tiles.")
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, ...] turned and mirrored as the tag says: TIFF 6.0, section 8, Orientation."""
+    if orientation in _TRANSPOSED:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _as_image_type(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype in (np.uint8, np.uint16):
+        return array
+    if array.dtype.kind not in "iuf":
+        raise DataError(path, f"holds {array.dtype} values.", "Images are 8 or 16 bit integers or floats.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, column, channel = np.argwhere(~np.isfinite(array))[0]
+        what = f"channel {channel} is {array[row, column, channel]} at row {row}, column {column}."
+        raise DataError(path, what, "Write a number in its place.")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if single.dtype != array.dtype and not np.array_equal(single.astype(array.dtype), array):
+        raise DataError(path, f"holds {array.dtype} values that float32 would round.", "Save it as float32.")
+    return single
+
+
+# PNG and JPEG, by Pillow
+
+
+def _open_pillow(path: Path) -> Image.Image:
+    image = Image.open(path, formats=("PNG", "JPEG"))
+    # An MPO is a camera's JPEG with previews behind the photograph: the first picture is the one that viewers show.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise DataError(path, f"is an animation of {image.n_frames} pictures.", "Save them one by one.")  # type: ignore[attr-defined]
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16B"):
+        raise DataError(path, f"has {image.mode} colours.", "Save it as RGB.")
+    if _png_depth(path) == (16, _GREY_ALPHA):
+        raise DataError(path, "is 16-bit grey with alpha, of which half the bits would be lost.", "Save it as TIFF.")
+    return image
+
+
+def _png_depth(path: Path) -> tuple[int, int] | None:
+    """Bits a channel and colour type of a PNG (RFC 2083, section 11.2.2), which Pillow does not tell; None for JPEG."""
+    start = _start(path)
+    return (start[24], start[25]) if start.startswith(_PNG_START) else None
+
+
+def _orientation(image: Image.Image) -> int:
+    # Only of JPEG: viewers do not agree on a PNG's, and Pillow decodes the picture to find it.
+    return 1 if image.format == "PNG" else image.getexif().get(_ORIENTATION, 1)
+
+
+def _pillow_array(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    if image.mode.startswith("I"):  # 16-bit grey, which older Pillow widens to 32
+        array = array.astype(np.uint16)
+    return array
+
+
+def _read_pillow_image(path: Path) -> np.ndarray:
+    with _open_pillow(path) as image:
+        depth = _png_depth(path)
+        if depth in ((16, _RGB), (16, _RGBA)):
+            return _read_deep_png(path, image)
+        if image.mode == "P":
+            return np.asarray(image.convert("RGB"))
+        if image.mode == "1":
+            return np.asarray(image.convert("L"))
+        return _upright(_pillow_array(image), _orientation(image))
+
+
+def _read_deep_png(path: Path, image: Image.Image) -> np.ndarray:
+    """16-bit RGB and RGBA, by OpenCV: Pillow keeps only the upper 8 bits."""
+    import cv2
+
+    image.verify()  # OpenCV gives half a picture for half a file
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16:
+        raise DataError(path, "its 16-bit colours cannot be decoded.")
+    return array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+
+
+def _read_pillow_mask(path: Path, colors: bool) -> np.ndarray:
+    with _open_pillow(path) as image:
+        depth = _png_depth(path)
+        if depth is None:
+            raise DataError(path, "is a mask in JPEG, which changes values.", "Save masks as PNG.")
+        bits, color_type = depth
+        if bits == 16 and color_type != _GREY:
+            raise DataError(path, "is a mask of 16-bit colours.", "Ids have one channel, colours 8 bits.")
+        if image.mode == "LA":
+            image = image.convert("RGBA")
+        if colors and image.mode in ("P", "1"):
+            image = image.convert("RGB")
+        array = _pillow_array(image)
+    if color_type == _GREY and bits in (2, 4) and not colors:
+        array = array // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits to 0..255: ids would change
+    return array
+
+
+# TIFF, by tifffile: Pillow opens 4 x 16 bits as 8-bit RGBA without a word
+
+
+def _open_tiff(path: Path, tif: Any) -> tuple[Any, str]:
+    """The one series of a TIFF and its axes. Raises DataError where it is not one picture."""
+    from tifffile import COMPRESSION, PHOTOMETRIC
+
+    series, page = tif.series[0], tif.pages.first
+    axes = series.axes
+    if len(tif.series) > 1 or axes not in ("YX", "YXS", "SYX", "CYX", "YXC"):
+        raise DataError(path, f"holds {len(tif.pages)} pages, its axes are {axes}.", _ONE_PAGE)
+    readable = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
+    jpeg = page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG  # decoded to RGB
+    if page.photometric not in readable and not jpeg:
+        raise DataError(path, f"has {PHOTOMETRIC(page.photometric).name} colours.", "Save it as grey or RGB.")
+    height, width = series.shape[axes.index("Y")], series.shape[axes.index("X")]
+    if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        raise _too_large(path)
+    return series, axes
+
+
+def _tiff_orientation(page: Any) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return 1 if tag is None else int(tag.value)
+
+
+def _read_tiff(path: Path, palette_to_rgb: bool) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(path.read_bytes())) as tif:
+        series, axes = _open_tiff(path, tif)
+        _check_segments(path, tif)
+        array = series.asarray(maxworkers=1)
+        page = tif.pages.first
+        if axes in ("SYX", "CYX"):
+            array = np.moveaxis(array, 0, 2)
+        if palette_to_rgb and page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            palette = np.asarray(page.colormap) >> 8  # [3, n], 8-bit colours held in 16
+            array = palette.astype(np.uint8).T[array]
+        return _upright(array, _tiff_orientation(page))
+
+
+def _inspect_tiff(path: Path) -> ImageInfo:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        series, axes = _open_tiff(path, tif)
+        _check_segments(path, tif)
+        sizes = dict(zip(axes, series.shape, strict=True))
+        palette = tif.pages.first.photometric == tifffile.PHOTOMETRIC.PALETTE
+        height, width = sizes.pop("Y"), sizes.pop("X")
+        if _tiff_orientation(tif.pages.first) in _TRANSPOSED:
+            height, width = width, height
+        return ImageInfo(height, width, 3 if palette else next(iter(sizes.values()), 1))
+
+
+def _check_segments(path: Path, tif: Any) -> None:
+    """tifffile fills what lies behind the end of a file with zeros in some encodings."""
+    size = tif.filehandle.size
+    for page in tif.series[0].pages:
+        if page is not None and any(o + n > size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
+            raise DataError(path, "is truncated: parts of the image lie behind its end.")

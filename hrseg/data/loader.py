@@ -1,0 +1,365 @@
+"""Samplers, workers, seeds, collation; pixel values as the network takes them.
+
+A sample is a function of (seed, epoch, index) alone, a batch of (seed, step, world size) with it: there is no state to
+save, and the number of workers changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+
+from hrseg.errors import DataError, HrsegError
+from hrseg.task import LabelSpace, Normalisation, Sample
+
+Key = tuple[int, int]  # (epoch, index)
+Transform = Callable[[Sample, np.random.Generator], Sample]
+
+ORDER, AUGMENT = 0, 1  # what a random stream is for: equal numbers for different ends must not give equal streams
+CV2_CHANNELS = 128  # OpenCV 5 takes no more at a time
+
+
+class Dataset(Protocol):
+    """What the loaders need of a data set."""
+
+    space: LabelSpace
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Batch(NamedTuple):
+    """Samples that go through the network together.
+
+    image: uint8, uint16 or float32 [N, C, H, W], not yet normalised. target: class indices [N, H, W] or {0, 1, ignore}
+    [N, L, H, W] in the type of `label_type`; None for a split without labels. indices: places in the data set.
+    """
+
+    image: Tensor
+    target: Tensor | None
+    names: tuple[str, ...]
+    indices: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device; from pinned memory without waiting for the copy."""
+        image = self.image.to(device, non_blocking=True)
+        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        return self._replace(image=image, target=target)
+
+
+class Normalise(nn.Module):
+    """((v - low) / (high - low) - mean) / std of each channel, folded into one subtraction and one multiplication.
+
+    Takes [..., C, H, W] of any number type, returns float32. The subtraction comes first so that a narrow range far
+    from zero (kelvins) loses no digits.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, normalisation: Normalisation):
+        super().__init__()
+        mean, std = np.array(normalisation.mean), np.array(normalisation.std)
+        low, high = np.array(normalisation.input_range).T
+        center, scale = low + mean * (high - low), 1 / ((high - low) * std)
+        self.register_buffer("center", torch.tensor(center, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.to(torch.float32) - self.center) * self.scale
+
+
+def normalise(image: Tensor, normalisation: Normalisation) -> Tensor:
+    """`Normalise` for a single call: [..., C, H, W] of any number type to float32, on the image's device."""
+    return Normalise(normalisation).to(image.device)(image)
+
+
+def label_type(space: LabelSpace) -> np.dtype:
+    """The smallest of uint8, int16 and int32 that holds every class index and the ignore index."""
+    lowest, highest = min(0, space.ignore_index), max(len(space.classes) - 1, space.ignore_index)
+    fits = (t for t in (np.uint8, np.int16, np.int32) if np.iinfo(t).min <= lowest and highest <= np.iinfo(t).max)
+    return np.dtype(next(fits))
+
+
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """An image [H, W, C] or a mask [H, W] at another size (height, width), in its own type."""
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    pixels = image.reshape(*image.shape[:2], -1)
+    parts = [
+        cv2.resize(pixels[..., first : first + CV2_CHANNELS], (width, height), interpolation=interpolation)
+        for first in range(0, pixels.shape[2], CV2_CHANNELS)
+    ]
+    return np.dstack(parts).reshape(height, width, *image.shape[2:])
+
+
+def scaled_size(size: Sequence[int], factor: float) -> tuple[int, int]:
+    """(height, width) times the factor, rounded to the nearest pixel, at least one."""
+    height, width = size
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """An image [H, W, C] with its short side brought to `short_side` pixels, linearly, in its own type."""
+    return resize(image, scaled_size(image.shape[:2], short_side / min(image.shape[:2])))
+
+
+def iterations_per_epoch(length: int, batch_size: int) -> int:
+    """Steps of `batch_size` images (over all processes) in an epoch: the last, incomplete one is dropped."""
+    return max(1, length // batch_size)
+
+
+@lru_cache(maxsize=2)  # a set smaller than a batch needs the orders of neighbouring epochs
+def _order(length: int, seed: int, epoch: int) -> np.ndarray:
+    return _random(ORDER, seed, epoch).permutation(length)
+
+
+def _random(*numbers: int) -> np.random.Generator:
+    return np.random.default_rng([number % 2**64 for number in numbers])  # a seed may be negative
+
+
+class TrainSampler:
+    """Keys (epoch, index) of one process, a batch a step.
+
+    Each epoch is a permutation by (seed, epoch). The global batch of a step is the next stretch of it, of which every
+    rank takes its part; what is left at an epoch's end and fills no global batch is dropped. A set smaller than a
+    global batch drops nothing: there a batch runs on into the next permutations.
+
+    batch_size: images a step of this process. steps: of the whole run, start_step of which are done already.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ):
+        self.length, self.batch_size, self.steps, self.seed = length, batch_size, steps, seed
+        self.rank, self.world_size, self.start_step = rank, world_size, start_step
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.start_step, self.steps):
+            yield self.keys(step)
+
+    def keys(self, step: int) -> list[Key]:
+        """This rank's part of the global batch of a step."""
+        images = self.batch_size * self.world_size
+        per_epoch = self.length // images * images or self.length
+        first = step * images + self.rank * self.batch_size
+        places = (divmod(place, per_epoch) for place in range(first, first + self.batch_size))
+        return [(epoch, int(_order(self.length, self.seed, epoch)[place])) for epoch, place in places]
+
+
+class _Item(NamedTuple):
+    image: Tensor
+    target: Tensor | None
+    name: str
+    place: int  # in the data set
+    size: tuple[int, ...]  # of the image as the data set has it
+
+
+def _caught(function: Callable, argument: Any) -> Any:
+    """The function's result, or its HrsegError as a value: torch would make another error of one raised in a worker."""
+    try:
+        return function(argument)
+    except HrsegError as error:
+        return error
+
+
+class _Reader:
+    dataset: Dataset
+
+    def __getitem__(self, key: Any) -> _Item | HrsegError:
+        return _caught(self.read, key)
+
+    def read(self, key: Any) -> _Item:
+        raise NotImplementedError
+
+    def _item(self, sample: Sample, place: int, size: tuple[int, ...]) -> _Item:
+        image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
+        target = None if sample.target is None else torch.from_numpy(np.ascontiguousarray(sample.target))
+        return _Item(image, target, sample.name, place, size)
+
+    def _sample(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        if sample.target is None:
+            return sample
+        return sample._replace(target=sample.target.astype(label_type(self.dataset.space), copy=False))
+
+
+class TrainSet(_Reader):
+    """A data set under a random transform; a key (epoch, index) always gives the same item, or the same error."""
+
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0):
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, key: Key) -> _Item:
+        epoch, index = key
+        sample = self._sample(index)
+        if sample.target is None:
+            raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
+        size = sample.image.shape[:2]
+        return self._item(self.transform(sample, _random(AUGMENT, self.seed, epoch, index)), index, size)
+
+
+class EvalSet(_Reader):
+    """A data set as it is; images (not targets) may be brought to a short side."""
+
+    def __init__(self, dataset: Dataset, short_side: int | None = None):
+        self.dataset, self.short_side = dataset, short_side
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, key: int) -> _Item:
+        sample = self._sample(key)
+        size = sample.image.shape[:2]
+        if self.short_side:
+            sample = sample._replace(image=resize_short_side(sample.image, self.short_side))
+        return self._item(sample, key, size)
+
+
+def _batch(items: Sequence[_Item]) -> Batch:
+    images, targets, names, places, _ = zip(*items, strict=True)
+    target = None if targets[0] is None else default_collate(list(targets))
+    return Batch(default_collate(list(images)), target, names, places)
+
+
+def _items(results: Sequence[_Item | HrsegError]) -> list[_Item]:
+    items = []
+    for result in results:
+        if isinstance(result, HrsegError):
+            raise result
+        items.append(result)
+    return items
+
+
+def collate_train(results: Sequence[_Item | HrsegError]) -> list[Batch]:
+    """All items as one batch. Raises the first error among them, DataError where their sizes differ."""
+    first, *others = items = _items(results)
+    for item in others:
+        if item.image.shape != first.image.shape:
+            what = f"is {_text(item)} after augmentation, but {first.name}, of the same batch, {_text(first)}."
+            raise DataError(item.name, what, "Set augment.crop: [height, width].")
+    return [_batch(items)]
+
+
+def collate_eval(results: Sequence[_Item | HrsegError]) -> list[Batch]:
+    """Batches of neighbours of equal size, in the order of the items. Raises the first error among them."""
+    groups: list[list[_Item]] = []
+    for item in _items(results):
+        if groups and (groups[-1][0].size, groups[-1][0].image.shape) == (item.size, item.image.shape):
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return [_batch(group) for group in groups]
+
+
+def _text(item: _Item) -> str:
+    channels, height, width = item.image.shape
+    return f"{height} x {width} pixels with {channels} channels"
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # one thread a worker; OpenCV's pool does not survive a fork either
+    torch.set_num_threads(1)
+
+
+class Loader:
+    """Batches from a DataLoader; an error of the data comes out as the HrsegError it is. images: how many in all."""
+
+    def __init__(self, loader: DataLoader, images: int):
+        self.loader, self.images = loader, images
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batches in self.loader:
+            if isinstance(batches, HrsegError):
+                try:
+                    raise batches
+                finally:
+                    del batches  # else it holds its own traceback: a cycle in which the workers outlive their queues
+            yield from batches
+
+
+def _loader(reader: _Reader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int) -> Loader:
+    loader: DataLoader = DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_sampler=keys,
+        collate_fn=partial(_caught, collate),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own: the global random state must not depend on how often a loader starts
+    )
+    return Loader(loader, images)
+
+
+def train_loader(
+    dataset: Dataset,
+    transform: Transform,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int = 0,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Loader:
+    """One batch a step from start_step to steps, over epochs without a pause; see TrainSampler.
+
+    batch_size: images a step of this process. pin_memory: with CUDA only. Raises DataError from the iteration.
+    """
+    sampler = TrainSampler(
+        len(dataset),
+        batch_size=batch_size,
+        steps=steps,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+    )
+    reader = TrainSet(dataset, transform, seed)
+    return _loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
+
+
+def eval_loader(
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    short_side: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Loader:
+    """Images rank, rank + world_size, ... each once, in their own size, with the targets untouched.
+
+    batch_size: at most so many neighbours, all of one size. short_side: of the images, in pixels.
+    Raises DataError from the iteration.
+    """
+    mine = range(rank, len(dataset), world_size)
+    batches = [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)]
+    return _loader(EvalSet(dataset, short_side), batches, collate_eval, workers, pin_memory, len(mine))

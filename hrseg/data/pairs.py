@@ -1,0 +1,145 @@
+"""What the data sets have in common that lie on disk as pairs of an image and a mask."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hrseg.data.images import read_image, read_mask
+from hrseg.errors import DataError
+from hrseg.task import IGNORE_INDEX, LabelSpace, Sample, SegmentationClass
+
+
+class Pairs:
+    """Images and masks matched by name. A data set fills the attributes and says how a mask's values become classes.
+
+    space: classes, task, ignore index. names, images: one entry a sample. targets: the mask of each image, or None
+    where the split has no labels.
+    """
+
+    DEFINITION = "cityscapes"  # how a class counts that is absent: left out of the mean
+    in_channels = 3
+    space: LabelSpace
+    names: list[str]
+    images: list[Path]
+    targets: list[Path] | None
+    fully_ignored_is_a_problem = True  # a mask in which every pixel is ignored
+
+    @property
+    def classes(self) -> tuple[SegmentationClass, ...]:
+        return self.space.classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Decoded, not augmented. Raises DataError with the path of what cannot be used."""
+        image, target = self.read_image(i), self.read_target(i)
+        if target is not None and target.shape[-2:] != image.shape[:2]:
+            raise DataError(self.images[i], size_mismatch(image.shape[:2], target.shape[-2:]))
+        return Sample(image, target, self.names[i])
+
+    def files(self, i: int) -> tuple[Path, Path | list[Path] | None]:
+        """The paths of an image and its mask; a list of masks where each label has one."""
+        return self.images[i], None if self.targets is None else self.targets[i]
+
+    def cluster(self, i: int) -> str:
+        """What this image belongs to together with its neighbours: its folder, or itself where there is none."""
+        return self.names[i].rpartition("/")[0] or self.names[i]
+
+    def read_image(self, i: int) -> np.ndarray:
+        """uint8, uint16 or float32 [H, W, C]. Grey is repeated where the other images are RGB."""
+        image = read_image(self.images[i])
+        if not self.takes_channels(image.shape[2]):
+            what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
+            raise DataError(self.images[i], what, "All images of a data set have the same channels.")
+        return np.repeat(image, 3, axis=2) if image.shape[2] < self.in_channels else image
+
+    def takes_channels(self, channels: int) -> bool:
+        return channels == self.in_channels or (channels, self.in_channels) == (1, 3)
+
+    def read_target(self, i: int) -> np.ndarray | None:
+        """Class indices [H, W], or {0, 1, ignore} [L, H, W]; None where the split has no labels."""
+        if self.targets is None:
+            return None
+        path = self.targets[i]
+        return self.to_indices(read_mask(path), path)
+
+    def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        """The values of one mask file as class indices. Raises DataError for a value that has no meaning."""
+        raise NotImplementedError
+
+    def strays(self) -> list[str]:
+        """A sentence for each file that is in the way: a mask without an image."""
+        return []
+
+    def doubt(self, pixels: np.ndarray) -> str | None:
+        """A sentence if what a whole split holds cannot be right. pixels: int64 [K], its pixels of each class."""
+        return None
+
+
+class ValueTable:
+    """The class index of each value that a mask may hold; any other value is an error."""
+
+    def __init__(self, indices: Mapping[int, int], ignore_index: int = IGNORE_INDEX):
+        classes = [index for index in indices.values() if index != ignore_index]
+        small = ignore_index <= 255 and max(classes) < 254
+        self.dtype = np.uint8 if small else np.uint16
+        self.unknown = 254 if small else 65534  # no class: the table stays as narrow as its result
+        self.values = sorted(indices)
+        self.table = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
+        for value, index in indices.items():
+            self.table[value] = index
+
+    def __call__(self, mask: np.ndarray, path: Path, way_out: str = "") -> np.ndarray:
+        """The indices [H, W] of a mask's values. Raises DataError that names the first value without a class."""
+        if mask.ndim == 3:
+            raise DataError(path, "is an RGB picture where a mask of ids is expected.", way_out)
+        if mask.dtype == np.uint8:
+            indices = np.take(self.table, mask)
+        else:
+            inside = (mask >= 0) & (mask < len(self.table))
+            indices = np.where(inside, np.take(self.table, np.where(inside, mask, 0)), self.dtype(self.unknown))
+        unknown = indices == self.unknown
+        if unknown.any():
+            row, column = np.argwhere(unknown)[0]
+            what = f"value {mask[row, column]} at row {row}, column {column} is no class ({ranges(self.values)})."
+            raise DataError(path, what, way_out)
+        return indices
+
+
+def masks_without_image(masks: Iterable[Path], known: Iterable[Path]) -> list[str]:
+    """A sentence for each mask that belongs to no image."""
+    return [f"{path}: a mask without an image." for path in sorted(set(masks) - set(known))]
+
+
+def size_mismatch(image: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    return f"the image is {image[0]}x{image[1]} (height x width), its mask {mask[0]}x{mask[1]}."
+
+
+def ranges(values: Iterable[int]) -> str:
+    """Integers in short: 0-18, 255."""
+    parts: list[list[int]] = []
+    for value in sorted(values):
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def distinct_colors(count: int) -> list[tuple[int, int, int]]:
+    """Colours that differ as far as may be, always the same ones, none of them near black.
+
+    Source: the R3 sequence (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences") over hue,
+    saturation and value.
+    """
+    colors = []
+    for i in range(count):
+        hue, saturation, value = (0.5 + 0.8191725134 * i) % 1, (0.6710436067 * i) % 1, (0.5497004779 * i) % 1
+        red, green, blue = colorsys.hsv_to_rgb(hue, 1 - 0.75 * saturation, 1 - 0.65 * value)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colors

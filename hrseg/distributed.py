@@ -1,0 +1,99 @@
+"""Rank, world size, sums over ranks; the same calls work in one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+
+
+def active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if active() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if active() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return rank() == 0
+
+
+def rank_from_environment() -> int:
+    """The rank that torchrun gave this process, also outside `process_group`."""
+    return int(os.environ.get("RANK", 0))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that the setting run.device names; `auto` is CUDA where there is some. Under torchrun one GPU a rank.
+
+    Raises ConfigError for a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError("run.device", f"'{name}' is no device.", "Use auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("run.device", f"'{name}': no CUDA device is here.", "Use run.device=cpu.")
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.index >= torch.cuda.device_count():
+            raise ConfigError("run.device", f"'{device}': there are {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started, if it did, and leave them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or active():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of every rank's tensor, on every rank."""
+    if active():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is up on any rank."""
+    return bool(sum_over_ranks(torch.tensor(int(flag), device=device)).item())
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value in rank order, on every rank. Values are pickled: for small plain things."""
+    if not active():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    if active():
+        dist.barrier()

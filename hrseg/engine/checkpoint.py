@@ -1,0 +1,86 @@
+"""Saved whole or not at all; resume; keep the best."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hrseg.errors import HrsegError, WeightsError
+
+FORMAT = 1
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint: to a temporary file, flushed, then renamed; an older one stays until then.
+
+    Raises HrsegError if the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer tells a full disk by RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        kept = " The older one is still there." if path.exists() else ""
+        raise HrsegError(path, f"the checkpoint cannot be written: {reason}.{kept}", "Free space there.") from error
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of hrseg, on the CPU; tensors and plain types only, nothing in the file is executed.
+
+    Raises WeightsError if it is missing, cut short, or not hrseg's.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(path, "no such file.", "Runs keep theirs in runs/<name>/checkpoints/.") from None
+    except IsADirectoryError:
+        raise WeightsError(path, "is a folder.", "Give the checkpoint in it: checkpoints/best.pt.") from None
+    except pickle.UnpicklingError as error:
+        raise WeightsError(path, f"holds more than tensors and plain types: {_first_line(error)}.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(path, f"cannot be read, it may be cut short: {_first_line(error)}.") from None
+    if not isinstance(state, dict) or "format" not in state or "config" not in state:
+        raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")
+    if state["format"] > FORMAT:
+        raise WeightsError(path, f"has format {state['format']}; this hrseg reads up to {FORMAT}.", "Update hrseg.")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def network_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights that count: the running average where there is one, else the model's."""
+    return state["ema"] if state.get("ema") is not None else state["model"]
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: object) -> None:
+    """Load all weights, or raise WeightsError naming the first keys that do not fit."""
+    own = model.state_dict()
+    problems = [f"missing {k}" for k in own if k not in weights]
+    problems += [f"unexpected {k}" for k in weights if k not in own]
+    problems += [
+        f"{k} is {tuple(weights[k].shape)}, the model's {tuple(own[k].shape)}"
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(where, f"does not fit the model: {'; '.join(problems[:3])}{more}.", "Use its own config.")
+    model.load_state_dict(dict(weights))

@@ -1,0 +1,304 @@
+"""A model and a data set to scores; the command `tools/test.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hrseg import build, distributed
+from hrseg import config as settings
+from hrseg.cli import command, parser, split_settings
+from hrseg.config import Config, RunConfig
+from hrseg.data.loader import Normalise, eval_loader
+from hrseg.engine import checkpoint, cpu
+from hrseg.engine.infer import Inference
+from hrseg.errors import ConfigError, DataError, WeightsError
+from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
+from hrseg.report import pictures
+from hrseg.task import LabelSpace, Normalisation, Task
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. per_image is the evidence: every score can be recomputed from it."""
+
+    scores: Scores
+    per_image: PerImage
+    seconds: float
+
+    def headline(self) -> dict[str, Any]:
+        """The figures of one line of log.jsonl."""
+        plain = self.scores.to_plain()
+        return {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
+
+
+def set_up(config: RunConfig) -> torch.device:
+    """The device of a run, and the CPU threads and settings for it."""
+    device = distributed.pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device.type == "cpu":
+        cpu.keep_freed_memory()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    else:
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, image: Tensor, inference: Inference, normalise: nn.Module, precision: str, size: tuple[int, int]
+) -> Tensor:
+    """Class indices [N, *size] (multilabel: [N, L, *size]) of images [N, C, H, W] in their own type."""
+    with torch.autocast(image.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        return inference.labels(inference(model, normalise(image), size))
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Any,
+    inference: Inference,
+    normalisation: Normalisation,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    definition: str | None = None,
+    short_side: int | None = None,
+    batch_size: int = 1,
+    workers: int = 0,
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
+) -> Evaluation:
+    """Score a model on a data set, at the size of the labels. Each image counts once, however many processes there are.
+
+    definition: how an absent class counts; None: as the data set's own benchmark has it. short_side: images are brought
+    to it first, labels are not. on_prediction is called with each index and its class indices.
+    """
+    space: LabelSpace = dataset.space
+    start = time.perf_counter()
+    was_training = model.training
+    model.eval()
+    normalise = Normalise(normalisation).to(device)
+    definition = definition or dataset.DEFINITION
+    multilabel = space.task is Task.MULTILABEL
+    total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=multilabel)
+    per_image = PerImage(total.compute().shape)
+    loader = eval_loader(
+        dataset,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        batch_size=batch_size,
+        workers=workers,
+        short_side=short_side,
+        pin_memory=device.type == "cuda",
+    )
+    bar = tqdm(total=loader.images, unit="image", desc="evaluating", leave=False, dynamic_ncols=True,
+               mininterval=0.2 if sys.stderr.isatty() else 10, disable=not distributed.is_main())  # fmt: skip
+    with bar:
+        for batch in loader:
+            if batch.target is None:
+                raise DataError(batch.names[0], "has no labels to score against.", "Choose a split that has them.")
+            size = (batch.target.shape[-2], batch.target.shape[-1])
+            labels = predict(model, batch.image.to(device), inference, normalise, precision, size)
+            for index, prediction, target in zip(
+                batch.indices, labels.cpu().numpy(), batch.target.numpy(), strict=True
+            ):
+                per_image.add(index, dataset.names[index], total.update(prediction, target), _cluster(dataset, index))
+                if on_prediction:
+                    on_prediction(index, prediction)
+            bar.update(len(batch.names))
+            bar.set_postfix({"mIoU": f"{scores(total.compute(), space, definition).miou:.3f}"}, refresh=False)
+    model.train(was_training)
+    per_image = PerImage.merge(distributed.gather(per_image))
+    found = scores(per_image.total(), space, definition)
+    found = dataclasses.replace(found, miou_interval=miou_interval(per_image, per_image.clusters, definition))
+    return Evaluation(found, per_image, time.perf_counter() - start)
+
+
+def _cluster(dataset: Any, index: int) -> str:
+    return dataset.cluster(index) if hasattr(dataset, "cluster") else dataset.names[index]
+
+
+class ValidationPictures:
+    """Draws predictions of a few images, evenly spread over a data set. Pass it as on_prediction."""
+
+    def __init__(self, dataset: Any, normalisation: Normalisation, count: int):
+        mine = range(0, len(dataset), distributed.world_size())
+        self._dataset, self._normalisation = dataset, normalisation
+        self._chosen = {mine[i * len(mine) // count] for i in range(min(count, len(mine)))}
+        self._predictions: dict[int, np.ndarray] = {}
+
+    def __call__(self, index: int, prediction: np.ndarray) -> None:
+        if index in self._chosen:
+            self._predictions[index] = prediction
+
+    def panels(self) -> dict[str, np.ndarray]:
+        """By a name that is safe as a file's: image, truth, prediction and error side by side, uint8 [H, W, 3]."""
+        panels = {}
+        for index, prediction in sorted(self._predictions.items()):
+            image, target, name = self._dataset[index]
+            rgb = pictures.displayable(image, self._normalisation)
+            panels[re.sub(r"[^\w.-]+", "_", name)] = pictures.panel(rgb, target, prediction, self._dataset.space)
+        return panels
+
+
+def write_evidence(
+    folder: Path, evaluation: Evaluation, config: Config, split: str, checkpoint_path: Path, step: int
+) -> dict[str, Any]:
+    """Write metrics.json and per_image.npz into a run folder and return the content of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        **evaluation.scores.to_plain(),
+        "split": split,
+        "images": len(evaluation.per_image),
+        "checkpoint": {"path": str(checkpoint_path), "sha256": _sha256(checkpoint_path), "step": step},
+        "config": config.to_plain(),
+        "versions": versions(),
+    }
+    temporary = folder / "metrics.json.tmp"
+    temporary.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
+    temporary.replace(folder / "metrics.json")
+    evaluation.per_image.save(folder / "per_image.npz")
+    return metrics
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a score may depend on."""
+    packages = ("hrseg", "torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pillow")
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model out of a checkpoint, with all it needs to be used."""
+
+    model: nn.Module
+    space: LabelSpace
+    normalisation: Normalisation
+    config: Config
+    step: int
+
+
+def load_checkpoint(path: Path, *, trust_code: bool = False) -> Loaded:
+    """The model of one of hrseg's checkpoints, in evaluation mode on the CPU.
+
+    trust_code: obey dotted paths (code outside hrseg) that the checkpoint's settings name.
+    Raises WeightsError, also where a dotted path is named and not trusted.
+    """
+    saved = checkpoint.load(path)
+    config = settings.parse(saved["config"], where=str(path))
+    outside = build.dotted_paths(config)
+    if outside and not trust_code:
+        raise WeightsError(path, f"names code outside hrseg: {', '.join(outside)}.", "If you trust it: --trust-code.")
+    space = LabelSpace.from_plain(saved)
+    normalisation = Normalisation.from_plain(saved["normalisation"])
+    model = build.model(config, space, normalisation.channels, pretrained=False)
+    checkpoint.load_weights(model, checkpoint.network_weights(saved), path)
+    return Loaded(model.eval(), space, normalisation, config, saved["step"])
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """tools/test.py: score a checkpoint and print the class table."""
+    arguments = parser(
+        "Score a checkpoint: class table, metrics.json, per_image.npz and pictures.",
+        "examples:\n"
+        "  tools/test.py --checkpoint runs/demo/checkpoints/best.pt\n"
+        "  tools/test.py --checkpoint best.pt data.root=/data/cityscapes eval.flip=true 'eval.scales=[0.75, 1, 1.25]'\n"
+        "  torchrun --nproc-per-node=4 tools/test.py configs/cityscapes.yaml --checkpoint best.pt",
+    )
+    arguments.add_argument("words", nargs="*", metavar="[CONFIG] key=value", help="settings; default: the checkpoint's")
+    arguments.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
+    arguments.add_argument("--definition", help="how an absent class counts: cityscapes, ade20k, hrnet, mmseg or smp")
+    arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
+    arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
+    args = arguments.parse_intermixed_args(argv)
+    files, overrides = split_settings(args.words)
+    if len(files) > 1:
+        raise ConfigError(f"'{files[1]}'", "is one word too many.", "Give one CONFIG and key=value settings.")
+    loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
+    plain = settings.read_with_base(files[0]) if files else loaded.config.to_plain()
+    config = settings.parse(settings.override(plain, overrides), where=files[0] if files else str(args.checkpoint))
+    folder = args.out or _run_folder(args.checkpoint)
+    device = set_up(config.run)
+    with distributed.process_group(device):
+        dataset = build.dataset(config, config.data.val_split)
+        if dataset.space.names != loaded.space.names:
+            raise ConfigError(
+                f"data.dataset: {config.data.dataset}",
+                f"its {len(dataset.space.names)} classes are not the checkpoint's {len(loaded.space.names)}.",
+                "Score it on the data set it was trained for.",
+            )
+        drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
+        evaluation = evaluate(
+            loaded.model.to(device, memory_format=torch.channels_last),
+            dataset,
+            Inference.from_config(config.eval, loaded.space.task),
+            loaded.normalisation,
+            device=device,
+            precision=config.eval.precision or config.train.precision,
+            definition=args.definition or config.eval.definition,
+            short_side=config.eval.short_side,
+            batch_size=config.eval.batch_size,
+            workers=config.data.workers,
+            on_prediction=drawn,
+        )
+        if distributed.is_main():
+            write_evidence(folder, evaluation, config, config.data.val_split, args.checkpoint, loaded.step)
+            print(table(evaluation.scores))
+            print(summary(evaluation, folder, draw(drawn, folder)))
+    return 0
+
+
+def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
+    """Save the pictures in a run folder's images/val/, one a validation image, and all of them as images/val.png."""
+    panels = drawn.panels()
+    paths = []
+    for name, panel in panels.items():
+        paths.append(pictures.save(panel, folder / "images" / "val" / f"{name}.png"))
+    if len({panel.shape for panel in panels.values()}) == 1:
+        paths.append(pictures.save(pictures.sheet(list(panels.values()), columns=1), folder / "images" / "val.png"))
+    return paths
+
+
+def summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
+    """Where everything was left."""
+    lines = [
+        f"mIoU {evaluation.scores.miou:.4f} ({len(evaluation.per_image)} images, "
+        f"definition {evaluation.scores.definition}, {evaluation.seconds:.0f} s)",
+        f"scores:   {folder / 'metrics.json'}",
+        f"evidence: {folder / 'per_image.npz'}",
+    ]
+    if drawn:
+        lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
+    return "\n".join(lines)
+
+
+def _run_folder(checkpoint_path: Path) -> Path:
+    folder = checkpoint_path.parent
+    return folder.parent if folder.name == "checkpoints" else folder / f"{checkpoint_path.stem}_test"

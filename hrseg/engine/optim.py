@@ -1,0 +1,111 @@
+"""Parameter groups, optimizer, learning rate as a function of the step, running average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.build import piece
+from hrseg.config import OptimConfig, check_options
+from hrseg.errors import ConfigError
+
+OPTIMIZERS: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Trainable parameters in groups {params, lr_scale, weight_decay}.
+
+    The encoder learns at lr, everything else at lr x head_lr. Without decay_all, biases and one-dimensional weights
+    (normalisation layers) have no weight decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            lr_scale = 1.0 if name.startswith("encoder.") else config.head_lr
+            decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+            groups.setdefault((lr_scale, decay), []).append(parameter)
+    if not groups:
+        raise ConfigError("train.freeze", "no parameter is left to learn.", "Freeze fewer modules.")
+    return [{"params": ps, "lr_scale": scale, "weight_decay": decay} for (scale, decay), ps in groups.items()]
+
+
+def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of the `optim` section over the model's trainable parameters."""
+    cls = piece(config.name, OPTIMIZERS, where="optim.name", what="optimizer")
+    check_options(cls, config.options, where="optim", wired=("params", "lr"), also=type(config).model_fields)
+    kwargs = dict(config.options)
+    if cls is torch.optim.SGD:
+        kwargs |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    return cls(parameter_groups(model, config), lr=config.lr, **kwargs)
+
+
+def learning_rate(step: int, total: int, config: OptimConfig) -> float:
+    """The learning rate of iteration `step`, counted from 0, in a run of `total` iterations.
+
+    poly: lr (1 - t)^power and cosine: lr (1 + cos(pi t)) / 2, both shifted so that they end at min_lr; t runs from 0 to
+    1 over the iterations after the linear warm-up.
+    """
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    t = min(1.0, (step - config.warmup) / max(1, total - config.warmup))
+    fall = {"poly": (1 - t) ** config.power, "cosine": (1 + math.cos(math.pi * t)) / 2, "constant": 1.0}[
+        config.schedule
+    ]
+    return config.min_lr + (config.lr - config.min_lr) * fall
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+class Ema:
+    """Running average of a model's weights and floating-point buffers (batch norm statistics too).
+
+    After step n (from 1) the decay is min(decay, (1 + n) / (10 + n)), so that the first, random weights fade quickly.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = [], []
+        for average, value in zip(_tensors(self.model), _tensors(model), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def freeze(model: nn.Module, names: list[str]) -> None:
+    """Stop the modules of these dotted names from learning. Raises ConfigError for a name the model does not have."""
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            children = [n for n in modules if n.count(".") <= 1 and n]
+            raise ConfigError(
+                "train.freeze", f"the model has no module '{name}'.", f"It has {', '.join(children)}, ..."
+            )
+        modules[name].requires_grad_(False)
+
+
+def training_mode(model: nn.Module, *, freeze_bn: bool, frozen: list[str]) -> None:
+    """Set training mode, but evaluation mode for frozen modules and, with freeze_bn, for all batch norms."""
+    model.train()
+    for name, module in model.named_modules():
+        is_bn = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if (freeze_bn and is_bn) or name in frozen:
+            module.eval()

@@ -1,0 +1,164 @@
+"""Pixels counted by true and predicted class: exact integers, fast on uint8 label maps."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hrseg.task import IGNORE_INDEX
+
+Labels = np.ndarray | Tensor
+
+# cv2.calcHist answers in float32, which counts exactly up to 2^24.
+EXACT_PIXELS = 2**24 - 1
+
+
+def confusion_matrix(
+    prediction: Labels,
+    target: Labels,
+    classes: int,
+    ignore_index: int = IGNORE_INDEX,
+    *,
+    void_predictions: bool = False,
+) -> np.ndarray:
+    """Pixels by true and predicted class; where the target is ignored, nothing counts.
+
+    prediction, target: integers of one shape, arrays or tensors on any device; uint8 is the fastest.
+    void_predictions: a prediction that is none of the classes counts in a last column of its own, so as a miss of the
+    true class and a false alarm of none; without it such a value is an error.
+    Returns int64 [K, K], row = truth, column = prediction; [K, K + 1] with void_predictions.
+    Raises ValueError for values that are no class, TypeError for values that are no integers.
+    """
+    if tuple(prediction.shape) != tuple(target.shape):
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    p, t = _integers(prediction), _integers(target)
+    small = all(plane.dtype == torch.uint8 and plane.device.type == "cpu" for plane in (p, t))
+    counts = (_by_histogram if small else _by_bincount)(p, t, classes, ignore_index)
+    if counts[classes].any():
+        raise ValueError(f"target holds {_stranger(t, classes, ignore_index)}, which is none of {classes} classes")
+    if void_predictions:
+        return counts[:classes]
+    if counts[:, classes].any():
+        counted = p[t.to(p.device) != ignore_index]
+        raise ValueError(f"prediction holds {_stranger(counted, classes)}, which is none of {classes} classes")
+    return counts[:classes, :classes]
+
+
+def multilabel_confusion(
+    prediction: Labels, target: Labels, labels: int, ignore_index: int = IGNORE_INDEX
+) -> np.ndarray:
+    """A 2 x 2 confusion matrix a label.
+
+    prediction, target: {0, 1} [..., L, H, W]; the target also ignore_index.
+    Returns int64 [L, 2, 2], row = truth (no, yes), column = prediction. Raises ValueError as `confusion_matrix` does.
+    """
+    if prediction.shape[-3] != labels:
+        raise ValueError(f"prediction has {prediction.shape[-3]} labels, not {labels}")
+    planes = ((prediction[..., label, :, :], target[..., label, :, :]) for label in range(labels))
+    return np.stack([confusion_matrix(p, t, 2, ignore_index) for p, t in planes])
+
+
+class ConfusionMatrix:
+    """A confusion matrix that adds up over images and, at the end, over the processes of a run.
+
+    classes: K. multilabel: K labels that may overlap, each with a 2 x 2 matrix. void_predictions: as in
+    `confusion_matrix`.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        ignore_index: int = IGNORE_INDEX,
+        *,
+        multilabel: bool = False,
+        void_predictions: bool = False,
+    ):
+        self.classes, self.ignore_index = classes, ignore_index
+        self.multilabel, self.void_predictions = multilabel, void_predictions
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to zero."""
+        shape = (self.classes, 2, 2) if self.multilabel else (self.classes, self.classes + self.void_predictions)
+        self._counts = np.zeros(shape, np.int64)
+        self._synced = False
+
+    def update(self, prediction: Labels, target: Labels) -> np.ndarray:
+        """Count one image or a batch; returns what it added. Raises ValueError for values that are no class."""
+        if self._synced:
+            raise RuntimeError("the matrix holds the sum over all processes: reset it before counting on")
+        if self.multilabel:
+            added = multilabel_confusion(prediction, target, self.classes, self.ignore_index)
+        else:
+            added = confusion_matrix(
+                prediction, target, self.classes, self.ignore_index, void_predictions=self.void_predictions
+            )
+        self._counts += added
+        return added
+
+    def compute(self) -> np.ndarray:
+        """The sum so far, int64 [K, K], [K, K + 1] with void_predictions, [K, 2, 2] for multilabel; row = truth."""
+        return self._counts.copy()
+
+    def sync(self) -> None:
+        """Make this the sum over the processes of torch.distributed, exactly; in one process it stays as it is."""
+        if self._synced:
+            return
+        if dist.is_available() and dist.is_initialized():
+            device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+            total = torch.from_numpy(self._counts).to(device)
+            dist.all_reduce(total)
+            self._counts = total.cpu().numpy()
+        self._synced = True
+
+
+def _integers(labels: Labels) -> Tensor:
+    """A tensor of integers; uint8 where it is on the CPU and the values allow it."""
+    if isinstance(labels, np.ndarray):
+        labels = torch.from_numpy(np.ascontiguousarray(labels))
+    if labels.dtype == torch.bool:
+        labels = labels.to(torch.uint8)
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels are integers, not {labels.dtype}")
+    if labels.dtype in (torch.int64, torch.int32) and labels.device.type == "cpu" and labels.numel():
+        least, greatest = labels.aminmax()
+        if least >= 0 and greatest < 256:
+            return labels.to(torch.uint8)
+    return labels
+
+
+def _by_histogram(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
+    """int64 [K + 1, K + 1], where the last row and column hold all values that are no class; uint8 on the CPU."""
+    planes = [plane.numpy().reshape(1, -1) for plane in (target, prediction)]
+    all_values = np.zeros((256, 256), np.int64)
+    for start in range(0, target.numel(), EXACT_PIXELS):
+        part = [np.ascontiguousarray(plane[:, start : start + EXACT_PIXELS]) for plane in planes]
+        all_values += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    if 0 <= ignore_index < 256:
+        all_values[ignore_index] = 0
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    k = min(classes, 256)
+    counts[:k, :k] = all_values[:k, :k]
+    counts[:k, classes] = all_values[:k, k:].sum(axis=1)
+    counts[classes, :k] = all_values[k:, :k].sum(axis=0)
+    counts[classes, classes] = all_values[k:, k:].sum()
+    return counts
+
+
+def _by_bincount(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
+    """As `_by_histogram`, for any integer type and on any device."""
+    target = target.reshape(-1).long()
+    prediction = prediction.reshape(-1).to(target.device).long()
+    column = torch.where((prediction >= 0) & (prediction < classes), prediction, classes)
+    row = torch.where((target >= 0) & (target < classes), target, classes)
+    row = torch.where(target == ignore_index, classes + 1, row)
+    cells = torch.bincount(row * (classes + 1) + column, minlength=(classes + 2) * (classes + 1))
+    return cells.cpu().numpy().reshape(classes + 2, classes + 1)[: classes + 1]
+
+
+def _stranger(labels: Tensor, classes: int, ignore_index: int | None = None) -> int:
+    """The smallest value that is neither a class nor ignored."""
+    return next(v for v in labels.unique().tolist() if not 0 <= v < classes and v != ignore_index)

@@ -1,0 +1,216 @@
+"""The scores that follow from a confusion matrix, and what a class that is absent counts for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hrseg.errors import ConfigError, nearest
+from hrseg.task import LabelSpace, Task
+
+# What an absent class (in neither truth nor prediction) counts for in a mean; NaN: it is left out. Sources:
+# cityscapesScripts; CSAIL's semantic-segmentation-pytorch; HRNet-Semantic-Segmentation; mmsegmentation; smp.metrics.
+DEFINITIONS: Mapping[str, float] = {
+    "cityscapes": np.nan,
+    "ade20k": 0.0,
+    "hrnet": 0.0,
+    "mmseg": np.nan,
+    "smp": 1.0,
+}
+
+
+def areas(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union of each class, in pixels.
+
+    confusion: integers [..., K, K], row = truth, column = prediction; with a column more ([..., K, K + 1]) for
+    predictions that are no class. Returns two arrays [..., K]. Raises ValueError for any other shape.
+    """
+    confusion = np.asarray(confusion)
+    classes = confusion.shape[-2] if confusion.ndim >= 2 else -1
+    if confusion.ndim < 2 or confusion.shape[-1] - classes not in (0, 1):
+        raise ValueError(f"a confusion matrix is [K, K] or [K, K + 1], not {list(confusion.shape)}")
+    intersection = np.diagonal(confusion, axis1=-2, axis2=-1)
+    truth = confusion.sum(axis=-1)
+    predicted = confusion[..., :classes].sum(axis=-2)
+    return intersection, truth + predicted - intersection
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, TP / (TP + FP + FN).
+
+    confusion: as in `areas`. Returns float64 [..., K] in [0, 1]; NaN where a class is in neither truth nor prediction.
+    Raises ValueError if confusion has another shape. Source: PASCAL VOC.
+    """
+    return ratio(*areas(confusion))
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """The share of pixels whose class is right; NaN without pixels. confusion: as in `areas`."""
+    return float(ratio(areas(confusion)[0].sum(), np.asarray(confusion).sum()))
+
+
+def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """The share of each class's pixels that are found, float64 [..., K]; NaN where truth lacks it. As in `areas`."""
+    return ratio(areas(confusion)[0], np.asarray(confusion).sum(axis=-1))
+
+
+def mean(values: np.ndarray, definition: str) -> np.ndarray:
+    """The mean over the last axis, in which NaN counts for what the definition says; NaN where nothing is left.
+
+    Raises ConfigError for an unknown definition.
+    """
+    if definition not in DEFINITIONS:
+        raise ConfigError("eval.definition", f"no definition '{definition}'.", nearest(definition, DEFINITIONS))
+    values = np.where(np.isnan(values), DEFINITIONS[definition], values)
+    return ratio(np.nansum(values, axis=-1), (~np.isnan(values)).sum(axis=-1))
+
+
+def miou(confusion: np.ndarray, definition: str) -> float:
+    """The mean of the classes' IoU, as the tool that `definition` names would have it. confusion: as in `areas`.
+
+    cityscapes and mmseg leave an absent class out, ade20k and hrnet count it as 0, smp as 1.
+    Raises ConfigError for an unknown definition.
+    """
+    return float(mean(iou(confusion), definition))
+
+
+def category_iou(confusion: np.ndarray, categories: Sequence[str | None]) -> dict[str, float]:
+    """IoU of groups of classes; a confusion within a group is none.
+
+    confusion: [K, K] or [K, K + 1]. categories: one a class; None: the class is in no group. NaN where a group is in
+    neither truth nor prediction. Source: cityscapesScripts.
+    """
+    confusion = np.asarray(confusion)
+    result = {}
+    for name in dict.fromkeys(c for c in categories if c is not None):
+        members = [index for index, category in enumerate(categories) if category == name]
+        intersection = confusion[np.ix_(members, members)].sum()
+        union = confusion[members].sum() + confusion[:, members].sum() - intersection
+        result[name] = float(ratio(intersection, union))
+    return result
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole in float64; NaN where the whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole != 0)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """What one class scored: shares in [0, 1], NaN where it is absent; pixels of it in the truth."""
+
+    name: str
+    iou: float
+    accuracy: float
+    dice: float
+    pixels: int
+    boundary_iou: float = np.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says: shares in [0, 1], NaN where there is nothing to score.
+
+    Multiclass and binary: an entry a class (binary: background and foreground), means over the classes.
+    Multilabel: an entry a label, about its "yes"; means over the labels; pixel_accuracy is the share of right answers.
+    """
+
+    definition: str
+    miou: float
+    pixel_accuracy: float
+    class_accuracy: float
+    classes: tuple[ClassScore, ...]
+    category: Mapping[str, float] = field(default_factory=dict)
+    miou_interval: tuple[float, float] | None = None
+    iiou: Mapping[str, float] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain types for metrics.json: what is absent is None."""
+        names = ("iou", "accuracy", "dice", "boundary_iou")
+        return {
+            "miou": _plain(self.miou),
+            "miou_interval": None if self.miou_interval is None else [_plain(bound) for bound in self.miou_interval],
+            "pixel_accuracy": _plain(self.pixel_accuracy),
+            "class_accuracy": _plain(self.class_accuracy),
+            "classes": [
+                {"name": c.name, **{name: _plain(getattr(c, name)) for name in names}, "pixels": c.pixels}
+                for c in self.classes
+            ],
+            "category": {name: _plain(value) for name, value in self.category.items()},
+            "iiou": {name: _plain(value) for name, value in self.iiou.items()},
+            "definition": self.definition,
+        }
+
+
+def scores(
+    confusion: np.ndarray, space: LabelSpace, definition: str, *, boundary_iou: np.ndarray | None = None
+) -> Scores:
+    """All scores of one confusion matrix.
+
+    confusion: int64 [K, K] or [K, K + 1]; [L, 2, 2] for a multilabel space. boundary_iou: float64 [K], where measured.
+    Raises ValueError if the matrix does not fit the space, ConfigError for an unknown definition.
+    """
+    confusion = np.asarray(confusion)
+    if len(confusion) != len(space.classes) or (confusion.ndim == 3) != (space.task is Task.MULTILABEL):
+        raise ValueError(f"a {space.task.value} space of {len(space.classes)} does not fit {list(confusion.shape)}")
+    by_class, found, pixels = iou(confusion), class_accuracy(confusion), confusion.sum(axis=-1)
+    right = areas(confusion)[0].sum()
+    if space.task is Task.MULTILABEL:
+        by_class, found, pixels = by_class[:, 1], found[:, 1], pixels[:, 1]
+    boundary = np.full(len(by_class), np.nan) if boundary_iou is None else boundary_iou
+    dice = 2 * by_class / (1 + by_class)
+    columns = zip(space.names, by_class, found, dice, pixels, boundary, strict=True)
+    return Scores(
+        definition=definition,
+        miou=float(mean(by_class, definition)),
+        pixel_accuracy=float(ratio(right, confusion.sum())),
+        class_accuracy=float(mean(found, definition)),
+        classes=tuple(ClassScore(n, float(i), float(a), float(d), int(p), float(b)) for n, i, a, d, p, b in columns),
+        category={} if space.task is Task.MULTILABEL else category_iou(confusion, [c.category for c in space.classes]),
+    )
+
+
+def table(scores: Scores) -> str:
+    """The classes with IoU, accuracy and share of the true pixels as lines for a terminal, the means below.
+
+    Values in percent; a dash where a class is absent. Boundary IoU has a column where it was measured.
+    """
+    boundary = any(not np.isnan(c.boundary_iou) for c in scores.classes)
+    total = sum(c.pixels for c in scores.classes)
+    rows = [["class", "IoU %", "accuracy %", *(["boundary IoU %"] if boundary else []), "pixels %"]]
+    for c in scores.classes:
+        values = [
+            c.iou,
+            c.accuracy,
+            *([c.boundary_iou] if boundary else []),
+            float(ratio(np.array(c.pixels), np.array(total))),
+        ]
+        rows.append([c.name, *(_percent(value) for value in values)])
+    means = [scores.miou, scores.class_accuracy]
+    if boundary:
+        means.append(float(mean(np.array([c.boundary_iou for c in scores.classes]), scores.definition)))
+    rows.append(["mean", *(_percent(value) for value in means), ""])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    rule = "-" * sum(widths, 2 * (len(widths) - 1))
+    summary = f"pixel accuracy {_percent(scores.pixel_accuracy)}; definition {scores.definition}"
+    if scores.miou_interval is not None:
+        summary += "; 95 % interval of the mean IoU {} to {}".format(*map(_percent, scores.miou_interval))
+    return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1], summary))
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"

@@ -1,0 +1,89 @@
+"""Pictures that people look at: labels in colour, overlays, image beside truth beside prediction beside error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from hrseg.task import LabelSpace, Normalisation, Task
+
+RIGHT, WRONG, IGNORED = (222, 222, 222), (196, 30, 58), (255, 255, 255)  # grey, red, white
+
+
+def displayable(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of an image [H, W, C]: its first three channels, or the first in grey, over their range."""
+    channels = [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]
+    low, high = np.array([normalisation.input_range[c] for c in channels], np.float32).T
+    return (np.clip((image[..., channels] - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+
+
+def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of class indices [H, W]; of multilabel {0, 1} [L, H, W] the mean colour of the labels."""
+    if space.task is Task.MULTILABEL:
+        there = (labels == 1).astype(np.float32)
+        mixed = np.einsum("lhw,lc->hwc", there, space.palette[: len(there)].astype(np.float32))
+        return (mixed / np.maximum(there.sum(0), 1)[..., None]).round().astype(np.uint8)
+    palette = space.palette
+    if len(space.classes) > 256:
+        palette = np.array([c.color for c in space.classes], np.uint8)
+    return palette[np.clip(labels, 0, len(palette) - 1)]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, space: LabelSpace, opacity: float = 0.55) -> np.ndarray:
+    """The labels' colours over an RGB image, both [H, W]."""
+    return cv2.addWeighted(colored(labels, space), opacity, image, 1 - opacity, 0)
+
+
+def errors(prediction: np.ndarray, target: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """uint8 RGB [H, W, 3]: grey where right, red where wrong (in any label), white where the truth is ignored."""
+    ignored, wrong = target == space.ignore_index, prediction != target
+    if space.task is Task.MULTILABEL:
+        ignored, wrong = ignored.all(0), (wrong & ~ignored).any(0)
+    picture = np.full((*wrong.shape, 3), RIGHT, np.uint8)
+    picture[wrong] = WRONG
+    picture[ignored] = IGNORED
+    return picture
+
+
+def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Image, truth, prediction and error side by side, each under its title. image: uint8 RGB [H, W, 3]."""
+    if image.shape[:2] != target.shape[-2:]:
+        image = cv2.resize(image, target.shape[:-3:-1])
+    parts = [image, colored(target, space), colored(prediction, space), errors(prediction, target, space)]
+    return beside([titled(p, t) for p, t in zip(parts, ("image", "truth", "prediction", "error"), strict=True)])
+
+
+def titled(picture: np.ndarray, title: str) -> np.ndarray:
+    """The picture under a line of text."""
+    bar = np.full((22, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(bar, title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.concatenate([bar, picture])
+
+
+def beside(pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
+    """Pictures of equal height in a row."""
+    space = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (space, picture)]
+    return np.concatenate(row[1:], axis=1)
+
+
+def sheet(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int = 4) -> np.ndarray:
+    """Pictures of equal size in rows and columns."""
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    blank = np.full_like(pictures[0], 255)
+    padded = [*pictures, *[blank] * (-len(pictures) % columns)]
+    rows = [beside(padded[i : i + columns], gap) for i in range(0, len(padded), columns)]
+    space = np.full((gap, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in rows for part in (space, row)][1:])
+
+
+def save(picture: np.ndarray, path: Path) -> Path:
+    """Write an RGB picture as PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+    return path

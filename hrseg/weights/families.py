@@ -1,0 +1,375 @@
+"""The families of HRNet checkpoints: how each names its tensors, and what its network does that the names do not say.
+
+A family's names become hrseg's by prefixes: the trunk's become `encoder.`, a head's go by the table of its architecture.
+The tables are read backwards to save a model for its family's own code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from hrseg.models import c1, classifier, detection, hrnetv2, ocrnet, pose
+from hrseg.task import Normalisation
+
+Names = tuple[tuple[str, str], ...]  # how a tensor's name begins there, and here
+
+MMSEG_FCN: Names = (
+    ("decode_head.convs.0.conv.", "decoder.conv."),
+    ("decode_head.convs.0.bn.", "decoder.bn."),
+    ("decode_head.conv_seg.", "segmentation_head.conv."),
+)
+MMSEG_OCR: Names = (
+    ("decode_head.0.convs.0.conv.", "aux_head.0."),
+    ("decode_head.0.convs.0.bn.", "aux_head.1."),
+    ("decode_head.0.conv_seg.", "aux_head.3."),
+    ("decode_head.1.bottleneck.conv.", "decoder.pixel.0."),
+    ("decode_head.1.bottleneck.bn.", "decoder.pixel.1."),
+    ("decode_head.1.object_context_block.query_project.0.conv.", "decoder.query.0."),
+    ("decode_head.1.object_context_block.query_project.0.bn.", "decoder.query.1."),
+    ("decode_head.1.object_context_block.query_project.1.conv.", "decoder.query.3."),
+    ("decode_head.1.object_context_block.query_project.1.bn.", "decoder.query.4."),
+    ("decode_head.1.object_context_block.key_project.0.conv.", "decoder.key.0."),
+    ("decode_head.1.object_context_block.key_project.0.bn.", "decoder.key.1."),
+    ("decode_head.1.object_context_block.key_project.1.conv.", "decoder.key.3."),
+    ("decode_head.1.object_context_block.key_project.1.bn.", "decoder.key.4."),
+    ("decode_head.1.object_context_block.value_project.conv.", "decoder.value.0."),
+    ("decode_head.1.object_context_block.value_project.bn.", "decoder.value.1."),
+    ("decode_head.1.object_context_block.out_project.conv.", "decoder.context.0."),
+    ("decode_head.1.object_context_block.out_project.bn.", "decoder.context.1."),
+    ("decode_head.1.object_context_block.bottleneck.conv.", "decoder.mix.0."),
+    ("decode_head.1.object_context_block.bottleneck.bn.", "decoder.mix.1."),
+    ("decode_head.1.conv_seg.", "segmentation_head.conv."),
+)
+PSA_OCR: Names = (
+    *((f"ocr.{there}", here) for there, here in ocrnet.REFERENCE_NAMES if not there.startswith("aux_head.")),
+    ("ocr.aux_head.0.", "aux_head.0."),
+    ("ocr.aux_head.1.0.", "aux_head.1."),
+    ("ocr.aux_head.2.", "aux_head.3."),
+)
+MMDET: Names = (
+    ("neck.reduction_conv.conv.", "neck.reduction."),
+    *((f"neck.fpn_convs.{i}.conv.", f"neck.levels.{i}.") for i in range(detection.LEVELS)),
+)
+DETECTION: Names = tuple(row for row in detection.REFERENCE_NAMES if row[0].startswith("neck."))
+
+
+def same(names: Names) -> Names:
+    return tuple((here, here) for _, here in names)
+
+
+# A convolution's bias and the running mean after it. Where a family has no such bias it is 0; it can be taken into the
+# mean: (x + bias) - mean = x - (mean - bias).
+BIAS_BEFORE_NORM = {
+    "hrnetv2": (("decoder.conv.bias", "decoder.bn.running_mean"),),
+    "ocrnet": (
+        ("aux_head.0.bias", "aux_head.1.running_mean"),
+        ("decoder.pixel.0.bias", "decoder.pixel.1.running_mean"),
+    ),
+    "classifier": (
+        *((f"downsamp_modules.{i}.0.bias", f"downsamp_modules.{i}.1.running_mean") for i in range(3)),
+        ("final_layer.0.bias", "final_layer.1.running_mean"),
+    ),
+}
+
+ALIGN_QUESTION = (
+    "Interpolation is not in the file. Branch pytorch-v1.1 uses align_corners False; branch HRNet-OCR True, except for "
+    "its plain (not OCR) Cityscapes, PASCAL-Context and LIP settings. Assumed: {assumed}. If you know better, say "
+    "--align-corners true|false; if you do not, score both on a few labelled images: the wrong one loses mIoU."
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One home of checkpoints.
+
+    trunk: how the trunk's names begin there. heads: the tables of the architectures that it has. dropped: patterns of
+    names that are left out on purpose, with the reason. fusion: of a trunk without a head too; a head's own
+    align_corners is True where the fusion's is. no_bias: convolutions before a batch norm have no bias there. wrap: what
+    its files hold around the tensors. question: what the names cannot tell, for the person to answer.
+    """
+
+    name: str
+    about: str
+    heads: Mapping[str, Names]
+    trunk: str = ""
+    wrapper: str = ""  # how all names begin in its files
+    wrap: Callable[[dict], dict] = field(default=dict)
+    dropped: Names = ()
+    fusion: str = "bilinear"
+    bn_momentum: float = 0.1
+    normalisation: Normalisation = Normalisation()
+    no_bias: bool = False
+    absolute_gamma: bool = False
+    spell: Callable[[str], str] | None = None  # its names in the reference's spelling, where prefixes do not do
+    question: str = ""
+    saved: bool = True
+
+    def names(self, architecture: str) -> Names:
+        """The table of an architecture, the trunk last: every name begins with its empty or own prefix."""
+        return (*self.heads.get(architecture, ()), (self.trunk, "encoder."))
+
+
+COUNTERS = (r"\._tmp_running_(mean|var)$|\._running_iter$", "a buffer of its batch norm that evaluation does not read")
+DETECTOR_HEADS = (r"^(rpn|bbox|roi|mask|keypoint)_head\.|^(bbox|mask)_roi_extractor\.", "the detector's own heads")
+TRAINING_LOSS = (r"^(loss|criterion)\.", "of the training loss")
+
+OFFICIAL_HEADS = {"hrnetv2": hrnetv2.REFERENCE_NAMES, "ocrnet": ocrnet.REFERENCE_NAMES}
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "hrseg",
+            "hrseg",
+            heads={
+                "hrnetv2": same(hrnetv2.REFERENCE_NAMES),
+                "ocrnet": same(ocrnet.REFERENCE_NAMES),
+                "c1": same(c1.REFERENCE_NAMES),
+                "classifier": same(classifier.REFERENCE_NAMES),
+                "increased": same(classifier.INCREASE_NAMES),
+                "pose": same(pose.REFERENCE_NAMES),
+                "detection": same(DETECTION),
+            },
+            trunk="encoder.",
+        ),
+        Family(
+            "official",
+            "HRNet-Semantic-Segmentation, branches pytorch-v1.1 and HRNet-OCR",
+            heads=OFFICIAL_HEADS,
+            wrapper="model.",
+            dropped=(TRAINING_LOSS,),
+            bn_momentum=0.01,
+            question=ALIGN_QUESTION,
+        ),
+        Family(
+            "official_torch04",
+            "HRNet-Semantic-Segmentation with InPlaceABN (torch 0.4.1): gamma counts as abs(gamma) + 1e-5",
+            heads=OFFICIAL_HEADS,
+            wrapper="model.",
+            dropped=(TRAINING_LOSS,),
+            bn_momentum=0.01,
+            absolute_gamma=True,
+            question=ALIGN_QUESTION,
+            saved=False,
+        ),
+        Family(
+            "imagenet",
+            "HRNet-Image-Classification, timm, open-mmlab's msra/",
+            heads={"classifier": classifier.REFERENCE_NAMES, "increased": classifier.INCREASE_NAMES},
+            fusion="nearest",
+            no_bias=True,  # those of PaddleClas (ssld)
+        ),
+        Family(
+            "mmseg",
+            "mmsegmentation 0.x and 1.x",
+            heads={"hrnetv2": MMSEG_FCN, "ocrnet": MMSEG_OCR},
+            trunk="backbone.",
+            wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
+            dropped=((r"^auxiliary_head\.", "a head that only trains"),),
+            no_bias=True,
+        ),
+        Family(
+            "csail",
+            "CSAILVision/semantic-segmentation-pytorch, encoder and decoder in two files",
+            heads={"c1": c1.REFERENCE_NAMES},
+            dropped=(COUNTERS,),
+        ),
+        Family(
+            "pose",
+            "deep-high-resolution-net (HRNetV1)",
+            heads={"pose": pose.REFERENCE_NAMES},
+            fusion="nearest",
+        ),
+        Family(
+            "detection",
+            "HRNet-Object-Detection (HRNetV2p)",
+            heads={"detection": DETECTION},
+            trunk="backbone.",
+            wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
+            dropped=(DETECTOR_HEADS,),
+            fusion="nearest",
+        ),
+        Family(
+            "mmdet",
+            "mmdetection (HRNetV2p)",
+            heads={"detection": MMDET},
+            trunk="backbone.",
+            wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
+            dropped=(DETECTOR_HEADS,),
+            fusion="nearest",
+        ),
+        Family(
+            "psa",
+            "PSA, and NVIDIA's hierarchical attention over scales (of which one scale is computed)",
+            heads={"ocrnet": PSA_OCR},
+            trunk="backbone.",
+            wrapper="module.",
+            wrap=lambda tensors: {"state_dict": tensors},
+            dropped=(TRAINING_LOSS, (r"^scale_attn\.", "attention between scales: hrseg computes one scale")),
+        ),
+        Family(
+            "paddleseg",
+            "PaddleSeg (.pdparams), which pads its stride-2 convolutions at one side only: not exact",
+            heads=OFFICIAL_HEADS,
+            normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            no_bias=True,
+            spell=lambda key: from_paddle(key),
+            question="PaddleSeg pads stride-2 convolutions at the right and below only (padding='same'), torch at all "
+            "sides: the outputs differ; docs/weights.md says by how much. Train on, or score before use.",
+            saved=False,
+        ),
+        Family(
+            "trunk",
+            "an HRNet without a head, of unknown home",
+            heads={},
+            question="How the fusion interpolates is not in the file: nearest in ImageNet's, pose and detection "
+            "networks, bilinear in segmentation networks. Assumed: bilinear; the encoder's name says otherwise.",
+            saved=False,
+        ),
+        Family(
+            "smp",
+            "segmentation_models_pytorch over a timm encoder (tu-hrnet_...)",
+            heads={},
+            trunk="encoder.model.",
+            fusion="nearest",
+            dropped=((r"^incre_modules\.|^encoder\.model\.incre_modules\.", "of the ImageNet classifier"),),
+            saved=False,
+        ),
+    )
+}
+# What a name of a family means in `--to`, `family=` and documentation.
+ALIASES = {"timm": "imagenet", "mmsegmentation": "mmseg", "torch04": "official_torch04", "nvidia": "psa"}
+
+# Heads of ImageNet checkpoints. Where a model has none of them, they are dropped on purpose.
+CLASSIFIER_HEAD = tuple(there for there, _ in classifier.REFERENCE_NAMES)
+
+PADDLE: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
+    (r"^backbone\.conv_layer1_(\d)\.", lambda m: f"conv{m[1]}|bn{m[1]}."),
+    (r"^backbone\.la1\.bb_layer2_(\d+)\.conv(\d)\.", lambda m: f"layer1.{_down(m[1])}.conv{m[2]}|bn{m[2]}."),
+    (
+        r"^backbone\.la1\.bb_layer2_(\d+)\.conv_down\.",
+        lambda m: f"layer1.{_down(m[1])}.downsample.0|downsample.1.",
+    ),
+    (
+        r"^backbone\.tr(\d)\.transition_tr\d_layer_(\d)\.",
+        # A new stream's step is nested one deeper.
+        lambda m: f"transition{m[1]}.{_down(m[2])}{'.0' if int(m[2]) == int(m[1]) + 1 else ''}.0|1.",
+    ),
+    (
+        r"^backbone\.st(\d)\.stage_st\d_(\d+)\.branches_func\.bb_st\d_\d+_branch_layer_(\d)_(\d+)\.conv(\d)\.",
+        lambda m: f"stage{m[1]}.{_down(m[2])}.branches.{_down(m[3])}.{_down(m[4])}.conv{m[5]}|bn{m[5]}.",
+    ),
+    (
+        r"^backbone\.st(\d)\.stage_st\d_(\d+)\.fuse_func\.residual_st\d_\d+_layer_(\d)_(\d)(?:_(\d))?\.",
+        lambda m: (
+            f"stage{m[1]}.{_down(m[2])}.fuse_layers.{_down(m[3])}.{_down(m[4])}{'.' + _down(m[5]) if m[5] else ''}.0|1."
+        ),
+    ),
+    (r"^head\.conv_1\.", lambda m: "last_layer.0|1."),
+    (r"^head\.cls\.", lambda m: "last_layer.3."),
+    (r"^head\.conv3x3_ocr\.", lambda m: "conv3x3_ocr.0|1."),
+    (r"^head\.aux_head\.0\.", lambda m: "aux_head.0|1."),
+    (r"^head\.aux_head\.1\.", lambda m: "aux_head.3."),
+    (
+        r"^head\.spatial_ocr\.attention_block\.(f_pixel|f_object)\.(\d)\.",
+        lambda m: f"ocr_distri_head.object_context_block.{m[1]}.{2 * int(m[2])}|{2 * int(m[2]) + 1}.0.",
+    ),
+    (
+        r"^head\.spatial_ocr\.attention_block\.(f_down|f_up)\.",
+        lambda m: f"ocr_distri_head.object_context_block.{m[1]}.0|1.0.",
+    ),
+    (r"^head\.spatial_ocr\.conv1x1\.0\.", lambda m: "ocr_distri_head.conv_bn_dropout.0|1.0."),
+    (r"^head\.cls_head\.", lambda m: "cls_head."),
+)
+
+
+def _down(one_based: str) -> str:
+    return str(int(one_based) - 1)
+
+
+def from_paddle(key: str) -> str:
+    """PaddleSeg's name of a tensor in the spelling of the reference code; what it does not know it returns as it is.
+
+    In the table "a.0|1." is the name of a convolution ("a.0.") and of the batch norm after it ("a.1.").
+    """
+    for pattern, spelling in PADDLE:
+        match = re.match(pattern, key)
+        if match:
+            rest = key[match.end() :]
+            start, bar, after = spelling(match).partition("|")
+            if bar:
+                norm = rest.startswith("_batch_norm.")
+                # "x.conv1|bn1." and "x.0|1.": what lies between the last point and the bar is replaced.
+                start = f"{start.rpartition('.')[0]}.{after}".removeprefix(".") if norm else f"{start}."
+                rest = rest.removeprefix("_batch_norm.").removeprefix("_conv.")
+            return start + {"_mean": "running_mean", "_variance": "running_var"}.get(rest, rest)
+    return key
+
+
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")  # DataParallel's, torch.compile's, anywhere in a name
+TRUNK_KEY = re.compile(r"(stage[234]\.\d+\.(branches|fuse_layers)\.\d|st[234]\.stage_st[234]_\d+\.)")
+TRUNK_PREFIXES = ("encoder.model.", "backbone.", "encoder.")
+
+
+def unwrapped(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """What remains of each name without its wrappers: (name there to bare name, names outside the network, prefixes).
+
+    prefixes: of the networks that the names hold; more than one where there are several.
+    """
+    plain = {key: WRAPPERS.sub("", key) for key in keys}
+    prefixes = Counter(match.string[: match.start()] for key in plain.values() if (match := TRUNK_KEY.search(key)))
+    roots = []
+    for prefix in prefixes:
+        inner = next((p for p in TRUNK_PREFIXES if prefix == p or prefix.endswith("." + p)), "")
+        roots.append(prefix.removesuffix(inner))
+    roots = list(dict.fromkeys(roots))
+    if len(roots) != 1:
+        return plain, [], roots
+    inside = {key: bare.removeprefix(roots[0]) for key, bare in plain.items() if bare.startswith(roots[0])}
+    return inside, [key for key in plain if key not in inside], roots
+
+
+def recognise(keys: Collection[str]) -> Family | None:
+    """The family whose names these are, by the names alone; None where there is no HRNet among them."""
+
+    def any_starts(*prefixes: str) -> bool:
+        return any(key.startswith(prefixes) for key in keys)
+
+    def any_holds(*parts: str) -> bool:
+        return any(part in key for key in keys for part in parts)
+
+    if any_holds("_batch_norm._mean"):
+        return FAMILIES["paddleseg"]
+    if any_starts("encoder.model.stage"):
+        return FAMILIES["smp"]
+    if any_starts("encoder.stage"):
+        return FAMILIES["hrseg"]
+    if any_starts("backbone.stage"):
+        if any_starts("ocr."):
+            return FAMILIES["psa"]
+        if any_starts("neck.fpn_convs.", "neck.reduction_conv.conv."):
+            return FAMILIES["mmdet"]
+        return FAMILIES["detection" if any_starts("neck.") else "mmseg"]
+    if any_starts("conv_last.", "cbr.") or any_holds("._tmp_running_mean"):
+        return FAMILIES["csail"]
+    if any_starts("incre_modules."):
+        return FAMILIES["imagenet"]
+    if any_starts("last_layer.", "cls_head.", "aux_head."):
+        # torch's batch norm counts its batches since 0.4.1; InPlaceABN never did.
+        return FAMILIES["official" if any_holds("num_batches_tracked") else "official_torch04"]
+    if any_starts("final_layer."):
+        return FAMILIES["pose"]
+    return FAMILIES["trunk"] if any_starts("stage") else None
+
+
+def architecture(family: Family, names: Collection[str]) -> str:
+    """The architecture with the most tensors among a file's names; "encoder" where there is no head."""
+    counts = {
+        head: sum(name.startswith(tuple(there for there, _ in table)) for name in names)
+        for head, table in family.heads.items()
+    }
+    best = max(counts, key=lambda head: (counts[head], -len(family.heads[head])), default=None)
+    return best if best is not None and counts[best] else "encoder"

@@ -1,0 +1,189 @@
+"""Where weights come from: a path, a model of the Hugging Face hub, an address with a checksum; and what a file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from hrseg.errors import WeightsError
+from hrseg.weights import pickles
+
+Source = str | Path | Sequence[str | Path]
+
+HUB_ID = re.compile(r"(hf:)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+ENDINGS = (".pt", ".pth", ".pth.tar", ".tar", ".bin", ".ckpt", ".safetensors", ".pdparams", ".pkl")
+
+# Under which name the tensors lie in a nested file; the first that is there counts. The running averages of hrseg and
+# timm come before the weights they average. mmengine's do not: it swaps them into "state_dict" when it saves.
+NESTS = (
+    *("ema", "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "network", "net", "weights"),
+    *("params", "student"),
+)
+METADATA_KEY = "hrseg"  # of safetensors: JSON of what lies beside the tensors
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: tensors by their names there, and what lies beside them (settings, classes, ...)."""
+
+    source: str
+    tensors: dict[str, Tensor]
+    beside: dict[str, Any]
+
+
+def read(source: Source) -> Checkpoint:
+    """A file's tensors by name, on the CPU; nothing in the file is executed.
+
+    source: a path; `owner/name[@revision]` or `hf:owner/name` on the Hugging Face hub; an address with its checksum,
+    `https://...#sha256=...`; several of them whose tensors belong together, as CSAIL's encoder and decoder.
+    Raises WeightsError if it is missing, damaged, or asks to run code.
+    """
+    if not isinstance(source, str | Path):
+        return _together([read(s) for s in source])
+    path = locate(source)
+    content = _content(path)
+    tensors, beside = _unnest(content)
+    if not tensors:
+        raise WeightsError(path, "holds no tensors by name.", "Is it a checkpoint?")
+    return Checkpoint(str(source), tensors, beside)
+
+
+def _together(parts: list[Checkpoint]) -> Checkpoint:
+    tensors: dict[str, Tensor] = {}
+    for part in parts:
+        for key in part.tensors:
+            if key in tensors:
+                raise WeightsError(part.source, f"holds '{key}', as the file before it does.", "Give one of them.")
+        tensors |= part.tensors
+    return Checkpoint(" + ".join(p.source for p in parts), tensors, parts[0].beside)
+
+
+def locate(source: str | Path) -> Path:
+    """The file that a path, a hub id or an address names, downloaded where it is not here yet."""
+    text = str(source)
+    if text.startswith(("http://", "https://")):
+        return _download(text)
+    path = Path(source)
+    if path.is_dir():
+        raise WeightsError(path, "is a folder.", "Give the checkpoint in it.")
+    if path.exists():
+        return path
+    match = HUB_ID.fullmatch(text)
+    if match and (text.startswith("hf:") or not text.endswith(ENDINGS)):
+        return _from_hub(text, match["repo"], match["revision"])
+    raise WeightsError(path, "no such file.", "Give a path, a hub id (hf:owner/name) or an address with #sha256=....")
+
+
+def _from_hub(source: str, repo: str, revision: str | None) -> Path:
+    reason: Exception | None = None
+    for name in HUB_FILES:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+        except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
+            reason = reason or error
+    first = str(reason).strip().splitlines()[0]
+    raise WeightsError(
+        source,
+        f"cannot be had from the Hugging Face hub: {first}",
+        "Is the id right? Without a network, fill the cache elsewhere or give the path of a file.",
+    )
+
+
+def _download(address: str) -> Path:
+    url, _, fragment = address.partition("#")
+    match = re.fullmatch(r"sha256=([0-9a-f]{64})", fragment)
+    if not match:
+        raise WeightsError(
+            address, "an address needs its file's checksum.", "Append #sha256= and the 64 digits of `sha256sum FILE`."
+        )
+    expected = match[1]
+    folder = Path(torch.hub.get_dir()) / "hrseg"
+    target = folder / expected
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response:
+                shutil.copyfileobj(response, file)
+        except OSError as error:
+            raise WeightsError(url, f"cannot be downloaded: {error}.") from error
+        file.flush()
+        found = sha256(Path(file.name))
+        if found != expected:
+            raise WeightsError(url, f"its sha256 is {found}, not {expected}.", "The file is not the one that you mean.")
+        shutil.copyfile(file.name, target.with_suffix(".part"))
+    target.with_suffix(".part").replace(target)
+    return target
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content(path: Path) -> Any:
+    """A file's content by what it is, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":
+                return _read_safetensors(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError):
+            return pickles.read(path)  # says what is wrong where this reader, too, refuses the file
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            path, f"cannot be read safely: {_line(error)}.", "Where it was made, save the model's state_dict() alone."
+        ) from None
+    except (
+        *(OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError),
+        *(zipfile.BadZipFile, safetensors.SafetensorError),
+    ) as error:
+        raise WeightsError(path, f"cannot be read, it may be cut short: {_line(error)}.") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return {"model": safetensors.torch.load_file(path), **json.loads(metadata.get(METADATA_KEY, "{}"))}
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _unnest(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by name, and what lies beside the dictionary that holds them."""
+    if not isinstance(content, Mapping):
+        return {}, {}
+    for key in NESTS:
+        if isinstance(content.get(key), Mapping):
+            tensors, beside = _unnest(content[key])
+            if tensors:
+                return tensors, {**beside, **{k: v for k, v in content.items() if k != key}}
+    tensors = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and not key.endswith("@@"):  # {"encoder": {...}, "decoder": {...}}
+            tensors |= {f"{key}.{name}": tensor for name, tensor in _unnest(value)[0].items()}
+        elif isinstance(value, Tensor):
+            tensors[str(key)] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            tensors[str(key)] = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+    return tensors, {}

@@ -1,0 +1,50 @@
+"""A data set of eight images that a network learns in seconds, and the settings to train on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+COLORS = {"ground": (90, 90, 90), "box": (220, 40, 40), "disc": (40, 60, 220)}
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Boxes and discs on grey ground in the layout of data.dataset=folder: 6 training and 2 validation images, 48x64."""
+    root = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:48, :64]
+    for number in range(8):
+        split = "train" if number < 6 else "val"
+        mask = np.zeros((48, 64), np.uint8)
+        y, x = rng.integers(8, 24), rng.integers(8, 24)
+        mask[y : y + 16, x : x + 16] = 1
+        mask[(rows - rng.integers(14, 34)) ** 2 + (columns - rng.integers(44, 52)) ** 2 < 81] = 2
+        image = np.array(list(COLORS.values()), np.uint8)[mask] + rng.integers(0, 30, (48, 64, 3), dtype=np.uint8)
+        mask[0] = 255
+        for folder, picture in (("images", image), ("masks", mask)):
+            path = root / folder / split / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    classes = [{"name": name, "color": list(color)} for name, color in COLORS.items()]
+    (root / "classes.yaml").write_text(yaml.safe_dump(classes))
+    return root
+
+
+@pytest.fixture
+def config_file(shapes, tmp_path):
+    """A YAML file that trains on `shapes` for six iterations."""
+    settings = {
+        "model": {"encoder": "hrnetv2_w18_small_v1"},
+        "data": {"dataset": "folder", "root": str(shapes), "workers": 0},
+        "augment": {"scale": [0.75, 1.25], "crop": [32, 32]},
+        "loss": [{"name": "ohem", "min_kept": 0.2}],
+        "optim": {"name": "adamw", "lr": 0.003},
+        "train": {"iterations": 6, "batch_size": 4, "log_every": 1, "val_every": 3},
+        "run": {"dir": str(tmp_path / "run"), "threads": 1},
+    }
+    path = tmp_path / "shapes.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""tools/test.py [CONFIG] --checkpoint PATH [key=value ...]: score a model."""
+
+import sys
+
+from hrseg.engine.evaluate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

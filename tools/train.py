@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""tools/train.py CONFIG [key=value ...] [--resume [auto|PATH]]: train a model."""
+
+import sys
+
+from hrseg.engine.train import main
+
+if __name__ == "__main__":
+    sys.exit(main())
