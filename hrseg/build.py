@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hrseg import distributed, models
-from hrseg.config import Config, check_options, import_piece, is_dotted_path
+from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.losses import CombinedLoss, make_term
@@ -51,8 +51,8 @@ def dataset(config: Config, split: str) -> Dataset:
     """The data set of `data.dataset`, one split of it."""
     data = config.data
     cls = piece(data.dataset, DATASETS, where="data.dataset", what="data set")
-    check_options(cls, data.options, where="data", wired=("root", "split", "task"), also=type(data).model_fields)
-    kwargs = dict(data.options)
+    wired = ("root", "split", "task")
+    kwargs = check_options(cls, data.options, where="data", wired=wired, also=type(data).model_fields)
     if "task" in inspect.signature(cls).parameters:
         kwargs["task"] = Task(data.task)
     elif data.task != "multiclass":
@@ -105,7 +105,7 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
     cls = piece(settings.arch, models.ARCHITECTURES, where="model.arch", what="architecture")
     _check_encoder(settings.encoder, settings.encoder_weights)
     wired = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
-    check_options(cls, settings.options, where="model", wired=wired, also=type(settings).model_fields)
+    options = check_options(cls, settings.options, where="model", wired=wired, also=type(settings).model_fields)
     try:
         with extra_channels(settings.extra_channels):
             network = cls(
@@ -113,7 +113,7 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
                 encoder_weights=settings.encoder_weights if pretrained else None,
                 in_channels=channels,
                 classes=space.outputs,
-                **settings.options,
+                **options,
             )
     except OSError as error:  # huggingface_hub's and urllib's network errors are OSErrors
         raise WeightsError(
@@ -142,15 +142,14 @@ def _check_encoder(name: str, weights: str | None) -> None:
 
 def criterion(config: Config, space: LabelSpace) -> CombinedLoss:
     """The sum of the terms of the `loss` section."""
+    usual = "cross_entropy" if space.task is Task.MULTICLASS else "bce"
     terms = []
-    for number, term in enumerate(config.loss):
+    for number, term in enumerate(config.loss or [LossConfig(name=usual)]):
         where = f"loss.{number}"
         try:
             terms.append((term.name, make_term(term.name, space, term.options), term.weight, term.output))
         except ConfigError as error:
             raise ConfigError(f"{where}.{error.where.removeprefix('loss.')}", error.what, error.way_out) from None
-    if not terms:
-        raise ConfigError("loss", "is empty.", "For example loss: [{name: cross_entropy}].")
     return CombinedLoss(terms)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.errors import PydanticUserError
 
 from hrseg.errors import ConfigError, nearest
 
@@ -188,7 +189,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
-    loss: list[LossConfig] = [LossConfig(name="cross_entropy")]
+    loss: list[LossConfig] = []  # empty: cross_entropy, or bce for binary and multilabel tasks
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
@@ -329,13 +330,15 @@ def _known_settings(path: Iterable[str]) -> list[str]:
 
 def check_options(
     piece: Callable, options: Mapping[str, Any], *, where: str, wired: Iterable[str] = (), also: Iterable[str] = ()
-) -> None:
-    """Refuse options that the piece's signature does not have.
+) -> dict[str, Any]:
+    """The options as the piece's signature wants them, e.g. 1e-2, which YAML reads as a string, as a float.
 
     wired: parameters that hrseg fills in itself, not to be set. also: settings of the same section that are known
-    beside the options, to be suggested for a misspelt one. Raises ConfigError with the nearest known name.
+    beside the options, to be suggested for a misspelt one.
+    Raises ConfigError for an option that the signature does not have (with the nearest known name), for a missing one,
+    and for one of another type.
     """
-    parameters = inspect.signature(piece).parameters.values()
+    parameters = _signature(piece).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = {p.name for p in parameters if p.kind in kinds} - set(wired) - {"self"}
     for name in options:
@@ -344,6 +347,31 @@ def check_options(
     missing = [p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in options]
     if missing:
         raise ConfigError(f"{where}.{missing[0]}", f"is missing: {getattr(piece, '__name__', piece)} needs it.")
+    annotations = {p.name: p.annotation for p in parameters}
+    return {name: as_type(annotations[name], value, f"{where}.{name}") for name, value in options.items()}
+
+
+def _signature(piece: Callable) -> inspect.Signature:
+    try:
+        return inspect.signature(piece, eval_str=True)
+    except Exception:  # annotations of a foreign piece that are for type checkers only
+        return inspect.signature(piece)
+
+
+def as_type(annotation: Any, value: Any, where: str) -> Any:
+    """The value as an annotation wants it; as it is where pydantic does not know the annotation.
+
+    Raises ConfigError if it does not fit.
+    """
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return value
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=False)).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise ConfigError(where, f"{message[0].lower()}{message[1:]}, not {value!r}.") from None
+    except PydanticUserError:
+        return value
 
 
 def is_dotted_path(name: str) -> bool:

@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from hrseg.config import check_options, import_piece, is_dotted_path
+from hrseg.config import as_type, check_options, import_piece, is_dotted_path
 from hrseg.errors import ConfigError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace, Task
 
@@ -279,10 +278,9 @@ def make_term(name: str, space: LabelSpace, options: Mapping[str, Any]) -> nn.Mo
     weight = options.pop("class_weights", None) if weighted else None
     wired = ("logits", "target", "weight", "ignore_index", "mode", "from_logits", "reduction")
     also = ("name", "weight", "output", *(("class_weights",) if weighted else ()))
-    check_options(piece, options, where=where, wired=wired, also=also)
-    options = _typed(piece, options, where)
+    options = check_options(piece, options, where=where, wired=wired, also=also)
     if weight is not None:
-        weight = _as_type(list[float], weight, f"{where}.class_weights")
+        weight = as_type(list[float], weight, f"{where}.class_weights")
     given = weight or options.get("class_weights")
     if given and len(given) != len(space.classes):
         raise ConfigError(
@@ -298,22 +296,6 @@ def make_term(name: str, space: LabelSpace, options: Mapping[str, Any]) -> nn.Mo
         return FunctionLoss(piece, weight, **options)
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{where}.name", f"{name}: {error}.") from error
-
-
-def _typed(piece: Callable, options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options as the signature's annotations want them, e.g. 1e-2, which YAML reads as a string, as a float."""
-    parameters = inspect.signature(piece, eval_str=True).parameters
-    return {name: _as_type(parameters[name].annotation, value, f"{where}.{name}") for name, value in options.items()}
-
-
-def _as_type(annotation: Any, value: Any, where: str) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return value
-    try:
-        return TypeAdapter(annotation).validate_python(value)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        raise ConfigError(where, f"{message[0].lower()}{message[1:]}, not {value!r}.") from None
 
 
 class LossValue(NamedTuple):

@@ -1,6 +1,6 @@
 """Toy city: synthetic street scenes in the layout of Cityscapes, for demonstrations and tests.
 
-    python -m hrseg.data.toycity --out data/toycity
+python -m hrseg.data.toycity --out data/toycity
 """
 
 from __future__ import annotations
@@ -76,8 +76,15 @@ def write(
     """
     root = Path(root)
     parameters = {"format": FORMAT, "train": train, "val": val, "seed": seed, "size": list(size)}
-    for name, value, low, high in (("train", train, 1, 100_000), ("val", val, 1, 100_000), ("seed", seed, 0, 2**63),
-                                   ("height", size[0], 128, 1024), ("width", size[1], 128, 1024)):  # fmt: skip
+    many, side = 1_000_000, (128, 1024)
+    for name, value, low, high in (
+        ("train", train, 1, many),
+        ("val", val, 1, many),
+        ("seed", seed, 0, 2**63),
+        ("height", size[0], *side),
+        ("width", size[1], *side),
+        ("workers", workers or 1, 1, 1024),
+    ):
         if not low <= value <= high:
             raise ConfigError(f"toy city, {name}", f"must be from {low} to {high}, not {value}.")
     if _found(root) == parameters:
@@ -93,7 +100,8 @@ def write(
             for _ in bar(map(work, jobs)):
                 pass
         else:
-            with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), initializer=_one_thread) as pool:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            with ProcessPoolExecutor(workers or cores, initializer=_one_thread) as pool:
                 for _ in bar(pool.map(work, jobs, chunksize=4)):
                     pass
         (unfinished / MARKER).write_text(json.dumps(parameters), encoding="utf-8")
@@ -111,7 +119,7 @@ def _found(root: Path) -> dict | None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     marker = root / MARKER
-    if not marker.is_file() or {p.name for p in root.iterdir()} > {MARKER, "leftImg8bit", "gtFine"}:
+    if not marker.is_file() or {p.name for p in root.iterdir()} - {MARKER, "leftImg8bit", "gtFine"}:
         raise DataError(root, "holds something else than a toy city.", "Choose another folder, or clear it.")
     return json.loads(marker.read_text(encoding="utf-8"))
 
@@ -144,7 +152,7 @@ def _write_scene(job: tuple[str, int], *, root: Path, seed: int, size: tuple[int
 
 
 def _png(array: np.ndarray) -> bytes:
-    return cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1].tobytes()
+    return cv2.imencode(".png", array)[1].tobytes()
 
 
 def color_baseline(root: str | Path) -> float:
@@ -195,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = write(args.out, train=args.train, val=args.val, seed=args.seed, size=args.size,
                         workers=args.workers, progress=True)  # fmt: skip
     except HrsegError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     counts = f"{args.train} training and {args.val} validation images"
     print(f"toy city: {counts} {'written to' if written else 'already there:'} {args.out}")

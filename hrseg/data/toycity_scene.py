@@ -1,8 +1,8 @@
 """The streets of toy city: what stands where, how it looks, and the polygon that annotates it.
 
-A scene is a list of layers, far to near. Each layer has colours, where they are, and an extent from which the polygon of
-its annotation follows. Colours are drawn at random for nearly everything, so shape, texture and place tell the classes
-apart, not colour.
+A scene is a list of layers, far to near. Each layer has colours, where they are, and an extent from which the polygon
+of its annotation follows. Colours are drawn at random for nearly everything, so shape, texture and place tell the
+classes apart, not colour.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ WEATHER = {
 class Layer:
     """One object while it is painted, on a canvas of SUPERSAMPLE times the image's size.
 
-    rgb: its colours. paint: where they are. extent: what its label covers, which may be more (between spokes). tone:
-    factors on the colours. depth: metres from the camera. grain: strength of its texture. together: layers of one number
-    are kept or dropped together. plates: polygons of licence plates.
+    rgb: its colours. paint: where they are. extent: what its label covers, which may be more (between spokes).
+    tone: factors on the colours. depth: metres from the camera. grain: strength of its texture. together: layers of one
+    number are kept or dropped together. plates: polygons of licence plates.
     """
 
     def __init__(self, label: str, canvas: tuple[int, int], depth: float, grain: float = 0.05, together: int = 0):
@@ -130,7 +130,7 @@ class Layer:
         cv2.polylines(self.paint, [fixed], closed, 1, thickness, cv2.LINE_8, 4)
 
     def ellipse(self, center: np.ndarray, radii: Sequence[float], color: Color, arc: Sequence[int] = (0, 360)) -> None:
-        fixed, axes = [int(v) for v in _fixed(center)], [max(8, int(r * 16)) for r in radii]
+        fixed, axes = [int(v * 16) - 8 for v in center], [max(8, int(r * 16)) for r in radii]
         cv2.ellipse(self.rgb, fixed, axes, 0, *arc, color, -1, cv2.LINE_8, 4)
         cv2.ellipse(self.paint, fixed, axes, 0, *arc, 1, -1, cv2.LINE_8, 4)
 
@@ -176,7 +176,7 @@ class Layer:
 
 def _fixed(points: np.ndarray) -> np.ndarray:
     """Canvas coordinates as the fixed point numbers with four fractional bits that OpenCV draws from."""
-    return np.round((np.clip(points, -6000, 6000) - 0.5) * 16).astype(np.int32)
+    return np.rint(np.minimum(np.maximum(points, -6000), 6000) * 16 - 8).astype(np.int32)
 
 
 def _shrink(canvas: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def _shrink(canvas: np.ndarray) -> np.ndarray:
 
 
 def _part(quad: np.ndarray, s: tuple[float, float], t: tuple[float, float]) -> np.ndarray:
-    """The part of a quadrilateral between shares s from its first to its last corner and t from its first to its second."""
+    """A part of a quadrilateral: between shares s on the way to its last corner and t on the way to its second."""
     corners = np.array([(s[0], t[0]), (s[0], t[1]), (s[1], t[1]), (s[1], t[0])])
     across, along = corners[:, :1], corners[:, 1:]
     return (1 - across) * ((1 - along) * quad[0] + along * quad[1]) + across * ((1 - along) * quad[3] + along * quad[2])
@@ -262,9 +262,9 @@ class Scene:
 
     def project(self, points: Sequence) -> np.ndarray:
         """Metres [N, 3] to canvas coordinates [N, 2]."""
-        x, y, z = np.asarray(points, float).T
-        z = np.maximum(z, 1.0)
-        return np.stack([self.center + self.focal * x / z, self.horizon - self.focal * (y - self.eye) / z], -1)
+        p = np.asarray(points, float)
+        z = np.maximum(p[:, 2:], 1.0)
+        return (self.center, self.horizon) + self.focal * (p[:, :2] - (0, self.eye)) * (1, -1) / z
 
     def scale(self, z: float) -> float:
         """Canvas pixels a metre at depth z."""
@@ -315,7 +315,8 @@ class Scene:
         shown: list[np.ndarray | None] = []
         for face in faces:
             p = np.asarray(face, float)
-            normal = np.cross(p[1] - p[0], p[2] - p[0])
+            (a, b, c), (d, e, f) = p[1] - p[0], p[2] - p[0]
+            normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d])
             normal *= (1 if normal @ (p[0] - inside) > 0 else -1) / (np.linalg.norm(normal) + 1e-9)
             if normal @ (p.mean(0) - (0, self.eye, 0)) < 0:
                 shown.append(self.project(p))
@@ -341,8 +342,9 @@ class Scene:
         self.half = rng.uniform(4.0, 5.2)  # of the road's width
         self.middle = -rng.uniform(0.8, 2.2)  # of the road: the camera drives on the right
         self.kerbs = (self.middle - self.half, self.middle + self.half)
-        self.walks = (rng.uniform(2.4, 3.4), rng.uniform(2.4, 3.4))  # widths of the pavements
-        self.gardens = tuple(rng.uniform(2.0, 4.0) if rng.random() < 0.6 else 0.0 for _ in range(2))
+        verges, walks = (rng.uniform(1.2, 2.0, 2) * (rng.random(2) < 0.35)), rng.uniform(2.4, 3.4, 2)
+        self.walks = tuple(zip(verges, verges + walks, strict=True))  # pavements: from here to there, out from the kerb
+        self.gardens = tuple(rng.uniform(2.5, 4.5) if rng.random() < 0.65 else 0.0 for _ in range(2))  # widths
         self.crossing = rng.uniform(15, 24) if rng.random() < 0.4 else None  # depth of a side street's middle
         self.end = rng.uniform(60, 90)
 
@@ -420,8 +422,12 @@ class Scene:
         paving, shade = self.vary(self.city.paving, 12), slabs * np.clip(20 / z, 0, 1) + 0.06 * grain + 0.05 * stains
         for side in (0, 1):
             layer = surface("sidewalk", paving, shade)
-            strip(layer, *sorted((self.kerbs[side], self.outward(side, self.walks[side]))))
-            stone, (x0, x1) = self.lit(self.vary((184, 182, 178), 8), UP), (self.kerbs[side], self.outward(side, 0.22))
+            inner, outer = self.walks[side]
+            strip(layer, self.outward(side, inner), self.outward(side, outer))
+            stone, x0, x1 = (
+                self.lit(self.vary((184, 182, 178), 8), UP),
+                *(self.outward(side, inner + d) for d in (0, 0.22)),
+            )
             layer.polygon(self.project([(x0, 0, 1.2), (x1, 0, 1.2), (x1, 0, 200), (x0, 0, 200)]), stone)
             self.add(layer)
         road = surface("road", self.vary(self.city.road, 12), 0.09 * grain + 0.08 * stains)
@@ -488,6 +494,8 @@ class Scene:
                 glass = pane * (1 - mix) + sky * mix if rng.random() < 0.93 else np.array((250, 222, 156))
                 box(x - 0.1, y - 0.1, x + wide + 0.1, y + high + 0.1, trim)
                 box(x, y, x + wide, y + high, glass)
+                if ppm < 16:
+                    continue
                 box(x, y + 0.7 * high, x + wide, y + high, 0.85 * glass)
                 box(x + wide / 2, y, x + wide / 2 + line, y + high, trim)
                 box(x, y + 0.65 * high, x + wide, y + 0.65 * high + line, trim)
@@ -511,7 +519,7 @@ class Scene:
     def _houses(self) -> None:
         rng = self.rng
         for side in (0, 1):
-            line, z, before = self.outward(side, self.walks[side] + self.gardens[side]), rng.uniform(0.5, 4.0), 0
+            line, z, before = self.outward(side, self.walks[side][1] + self.gardens[side]), rng.uniform(0.5, 4.0), 0
             while z < self.end:
                 length, floors = rng.uniform(6, 12), int(rng.integers(self.city.floors[0], self.city.floors[1] + 1))
                 if self.crossing and z < self.crossing + 4.5 < z + length + 9:
@@ -521,7 +529,7 @@ class Scene:
                         continue
                 if rng.random() < 0.16:  # a small park
                     for _ in range(3):
-                        x = self.outward(side, self.walks[side] + self.gardens[side] + rng.uniform(1, 6))
+                        x = self.outward(side, self.walks[side][1] + self.gardens[side] + rng.uniform(1, 6))
                         self._tree(x, z + rng.uniform(0, length), bush=0.3)
                     z, before = z + length, 0
                     continue
@@ -540,7 +548,9 @@ class Scene:
         self.faces(layer, [roof], (ridge, top, z0), self.vary(self.pick(ROOFS), 8))
         if end:
             wall = self._facade(9.0, floors, ppm, (0, 0, -1))
-            layer.polygon(self.project([(line, top, z0), (ridge, top + rise, z0), (back, top, z0)]), wall[-ppm, 0].tolist())
+            layer.polygon(
+                self.project([(line, top, z0), (ridge, top + rise, z0), (back, top, z0)]), wall[-ppm, 0].tolist()
+            )
             layer.warp(wall, self.project([(line, top, z0), (back, top, z0), (back, 0, z0), (line, 0, z0)]))
         front = self._facade(z1 - z0, floors, ppm, (-out, 0, 0), shop=rng.random() < 0.35)
         layer.warp(front, self.project([(line, top, z0), (line, top, z1), (line, 0, z1), (line, 0, z0)]))
@@ -553,7 +563,7 @@ class Scene:
         for side, width in enumerate(self.gardens):
             if not width:
                 continue
-            edge, kind = self.outward(side, self.walks[side] + 0.15), rng.choice(["fence", "fence", "hedge", "none"])
+            edge, kind = self.outward(side, self.walks[side][1] + 0.15), rng.choice(["fence", "fence", "hedge", "none"])
             paint, z = self.pick(FENCES), 2.5
             while z < 45:
                 length = rng.uniform(6, 9)
@@ -561,7 +571,7 @@ class Scene:
                     self._fence(edge, z, z + length, paint) if kind == "fence" else self._hedge(edge, z, z + length)
                 z += length + 0.8
             for _ in range(rng.integers(4)):
-                self._tree(self.outward(side, self.walks[side] + 0.55 * width), rng.uniform(6, 25), bush=0.7)
+                self._tree(self.outward(side, self.walks[side][1] + 0.55 * width), rng.uniform(6, 25), bush=0.7)
 
     def _fence(self, x: float, z0: float, z1: float, color: Color) -> None:
         layer, height = self.layer("fence", (z0 + z1) / 2), 1.25
@@ -571,7 +581,13 @@ class Scene:
             rail = [(x, y, z0), (x, y + 0.12, z0), (x, y + 0.12, z1), (x, y, z1)]
             layer.polygon(self.project(rail), _dim(shade, 0.85))
         for z in np.arange(z0, z1 - 0.1, 0.28):
-            picket = [(x, 0, z), (x, height - 0.1, z), (x, height, z + 0.08), (x, height - 0.1, z + 0.16), (x, 0, z + 0.16)]
+            picket = [
+                (x, 0, z),
+                (x, height - 0.1, z),
+                (x, height, z + 0.08),
+                (x, height - 0.1, z + 0.16),
+                (x, 0, z + 0.16),
+            ]
             layer.polygon(self.project(picket), shade)
         self.add(layer)
         self.shadow([(x, y, z) for y in (0, height) for z in (z0, z1)])
@@ -644,7 +660,8 @@ class Scene:
 
         def at(a, b, y) -> np.ndarray:
             """a: share of the length from the tail; b: share of the half width to the right; y: share of the height."""
-            return (x, 0, z) + np.stack(np.broadcast_arrays(np.asarray(a) - 0.5, b, y), -1) @ frame
+            a, b, y = (np.asarray(v)[..., None] for v in (a, b, y))
+            return (x, 0, z) + (a - 0.5) * frame[0] + b * frame[1] + y * frame[2]
 
         def prism(a: Sequence[float], y: Sequence[float], inset: Sequence[float]) -> list[np.ndarray]:
             """Left, right, then a face for each edge of the profile."""
@@ -702,9 +719,11 @@ class Scene:
         rng = self.rng
         for side in (0, 1):
             x = self.outward(side, 0.45)
-            for z in np.sort(rng.uniform(6.5, 15, rng.integers(1, 4))):
+            for z in np.sort(rng.uniform(6.0, 14, rng.integers(2, 4))):
                 if not self.at_crossing(z, 3.8) and self.free(x, z, 0.5):
-                    self.pick((self._lamp, self._sign, self._sign, self._signal, self._bollard))(x, z)
+                    self.pick(
+                        (self._lamp, self._sign, self._sign, self._sign, self._signal, self._signal, self._bollard)
+                    )(x, z)
 
     def _post(self, x: float, z: float, height: float, width: float, together: int = 0) -> Layer:
         layer, s, foot = self.layer("pole", z, 0.03, together), self.scale(z), self.project([(x, 0, z)])[0]
@@ -719,24 +738,26 @@ class Scene:
     def _lamp(self, x: float, z: float) -> None:
         height, s = self.rng.uniform(4.2, 5.4), self.scale(z)
         layer, top = self._post(x, z, height, 0.2), self.project([(x, height, z)])[0]
-        reach = -np.sign(x) * self.rng.uniform(0.9, 1.5) * s
-        arm = np.array([top, top + (0.5 * reach, -0.35 * s), top + (reach, -0.35 * s)])
+        reach = -np.sign(x) * self.rng.uniform(0.9, 1.5)
+        arm = top + s * np.array([[0, 0], [0.5 * reach, -0.35], [reach, -0.35]])
         layer.line(arm, max(0.17 * s, MIN_WIDTH * SUPERSAMPLE), self.lit((116, 118, 120)))
-        layer.ellipse(top + (reach, -0.28 * s), (0.42 * s, 0.2 * s), self.lit((74, 76, 78)))
-        layer.ellipse(top + (reach, -0.2 * s), (0.3 * s, 0.12 * s), (250, 244, 220))
+        layer.ellipse(top + s * np.array([reach, -0.28]), (0.42 * s, 0.2 * s), self.lit((74, 76, 78)))
+        layer.ellipse(top + s * np.array([reach, -0.2]), (0.3 * s, 0.12 * s), (250, 244, 220))
         self.add(layer)
 
     def _bollard(self, x: float, z: float) -> None:
         layer, s, top = self._post(x, z, 1.1, 0.24), self.scale(z), self.project([(x, 1.1, z)])[0]
         layer.ellipse(top, (0.16 * s, 0.14 * s), self.lit((150, 150, 150)))
-        layer.polygon(top + s * np.array([[-0.11, 0.15], [0.11, 0.15], [0.11, 0.3], [-0.11, 0.3]]), self.lit((220, 64, 52)))
+        layer.polygon(
+            top + s * np.array([[-0.11, 0.15], [0.11, 0.15], [0.11, 0.3], [-0.11, 0.3]]), self.lit((220, 64, 52))
+        )
         self.add(layer)
 
     def _sign(self, x: float, z: float) -> None:
         rng, s, pair, height = self.rng, self.scale(z), self.pair(), self.rng.uniform(2.5, 3.0)
         self.add(self._post(x, z, height + 0.1, 0.17, pair))
         board = self.layer("traffic sign", z - 0.05, 0.02, pair)
-        center, r = self.project([(x, height, z)])[0], rng.uniform(0.46, 0.6) * s
+        center, r = self.project([(x, height, z)])[0], rng.uniform(0.5, 0.64) * s
         colors = ((208, 38, 38), (36, 88, 176), (242, 242, 238), (244, 196, 44), (42, 42, 44), (38, 116, 74))
         red, blue, white, yellow, black, green = (self.lit(c, (0, 0.5, -0.8)) for c in colors)
 
@@ -773,11 +794,11 @@ class Scene:
         s, pair, center = self.scale(z), self.pair(), self.project([(x, 3.1, z)])[0]
         self.add(self._post(x, z, 2.7, 0.2, pair))
         box, shining = self.layer("traffic light", z - 0.05, 0.02, pair), self.rng.integers(3)
-        case = np.array([[-0.34, -0.85], [0.34, -0.85], [0.34, 0.85], [-0.34, 0.85]]) * s
+        case = np.array([[-0.38, -0.95], [0.38, -0.95], [0.38, 0.95], [-0.38, 0.95]]) * s
         box.polygon(center + case, self.lit((50, 54, 52)))
         for i, color in enumerate(((240, 56, 48), (250, 196, 60), (68, 220, 118))):
-            spot = center + (0, (i - 1) * 0.52 * s)
-            box.ellipse(spot, (0.21 * s, 0.21 * s), color if i == shining else _dim(color, 0.32))
+            spot = center + s * np.array([0, (i - 1) * 0.58])
+            box.ellipse(spot, (0.24 * s, 0.24 * s), color if i == shining else _dim(color, 0.32))
         self.add(box)
 
     # People
@@ -786,7 +807,7 @@ class Scene:
         rng = self.rng
         for _ in range(rng.integers(5, 9)):
             z, side = rng.uniform(6.0, 14.5), rng.integers(2)
-            x = self.outward(side, self.walks[side] * rng.uniform(0.25, 0.95))
+            x = self.outward(side, rng.uniform(*self.walks[side]))
             if rng.random() < 0.2:
                 x = rng.uniform(self.kerbs[0] + 0.5, self.kerbs[1] - 0.5)
             if self.free(x, z, 0.5):
@@ -795,7 +816,7 @@ class Scene:
                 self.add(layer)
         if rng.random() < 0.3:
             z, side, layer = rng.uniform(13, 17), rng.integers(2), None
-            x = self.outward(side, 0.5 * self.walks[side])
+            x = self.outward(side, float(np.mean(self.walks[side])))
             if self.free(x, z, 1.2):
                 layer = self.layer("persongroup", z, grain=0.06)
                 for step in (-0.9, -0.3, 0.25, 0.8):
@@ -848,7 +869,7 @@ class Scene:
                 self._rider(x, z, heading, pair)
         if rng.random() < 0.5:  # parked, alone or in a row
             side, z, heading = rng.integers(2), rng.uniform(6.5, 10), np.radians(rng.uniform(50, 130))
-            x, count = self.outward(side, 0.75 * self.walks[side]), int(self.pick((1, 1, 3)))
+            x, count = self.outward(side, self.walks[side][1] - 0.7), int(self.pick((1, 1, 3)))
             if self.free(x, z, 0.9):
                 row = self.layer("bicycle" if count == 1 else "bicyclegroup", z, 0.02)
                 for i in reversed(range(count)):
@@ -941,7 +962,7 @@ class Scene:
             cv2.copyTo(layer.rgb, layer.paint, canvas[layer.box])
             cv2.copyTo(shade, layer.paint, tone[layer.box])
         picture = _shrink(canvas) * _shrink(tone)[..., None]
-        gain = rng.uniform(0.95, 1.12) * (1 + rng.normal(0, 0.02, 3))
+        gain = rng.uniform(0.95, 1.12) * (1 + rng.normal(0, 0.012, 3))
         picture = 255 * np.clip(picture * np.float32(gain / 255), 0, 1) ** np.float32(rng.uniform(0.88, 1.08))
         picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1.5, 4))
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)

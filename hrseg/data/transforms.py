@@ -33,16 +33,21 @@ EXTRAS: dict[str, Any] = {
 
 
 class RandomResize(A.DualTransform):
-    """The short side brought to `short_side` times a random scale, in one interpolation.
+    """The short side brought to `short_side`, or the long one to `long_side`, times a random scale, in one step.
 
     scale: (low, high), both included; any value between, or those in steps of `scale_step` from low.
     """
 
     def __init__(
-        self, short_side: int | None = None, scale: tuple[float, float] | None = None, scale_step: float | None = None
+        self,
+        short_side: int | None = None,
+        long_side: int | None = None,
+        scale: tuple[float, float] | None = None,
+        scale_step: float | None = None,
     ):
         super().__init__(p=1.0)
-        self.short_side, self.scale, self.scale_step = short_side, scale or (1.0, 1.0), scale_step
+        self.short_side, self.long_side = short_side, long_side
+        self.scale, self.scale_step = scale or (1.0, 1.0), scale_step
 
     def random_scale(self) -> float:
         low, high = self.scale
@@ -53,14 +58,18 @@ class RandomResize(A.DualTransform):
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         size = params["shape"][:2]
-        base = self.short_side / min(size) if self.short_side else 1.0
+        base = 1.0
+        if self.short_side:
+            base = self.short_side / min(size)
+        elif self.long_side:
+            base = self.long_side / max(size)
         return {"size": scaled_size(size, base * self.random_scale())}
 
     def apply(self, img: np.ndarray, size: tuple[int, int], **params: Any) -> np.ndarray:
         return resize(img, size)
 
     def apply_to_mask(self, mask: np.ndarray, size: tuple[int, int], **params: Any) -> np.ndarray:
-        # Plain INTER_NEAREST takes the pixel's corner for its centre: labels would lie beside the linear image.
+        # Plain INTER_NEAREST would put the labels about half a pixel beside the image.
         return resize(mask, size, cv2.INTER_NEAREST_EXACT)
 
 
@@ -130,7 +139,6 @@ class TrainTransform:
 def seed_state(transform: A.BasicTransform | A.BaseCompose, rng: np.random.Generator) -> None:
     """Make all that a transform draws from now on follow from `rng`."""
     transform.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-    cv2.setRNGSeed(int(rng.integers(2**31)))  # some noise of albumentations comes from OpenCV's own generator
 
 
 def train_transform(
@@ -144,8 +152,8 @@ def train_transform(
     """
     probe = Probe(space, channels, np.dtype(dtype), config.crop)
     steps: list[A.BasicTransform | A.BaseCompose] = []
-    if config.short_side or config.scale:
-        steps.append(RandomResize(config.short_side, config.scale, config.scale_step))
+    if config.short_side or config.long_side or config.scale:
+        steps.append(RandomResize(config.short_side, config.long_side, config.scale, config.scale_step))
     if config.crop:
         steps.append(RandomWindow(config.crop, config.max_class_share, space.ignore_index))
     if config.jitter:
@@ -176,9 +184,7 @@ def extra(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransfor
             raise ConfigError(f"{where}.transforms", "must be a list of transforms.", "[{name: Blur, p: 0.5}, ...]")
         options["transforms"] = [extra(part, f"{where}.transforms.{i}", probe) for i, part in enumerate(parts)]
     try:
-        # Without strict, albumentations only warns of some wrong values and goes on with its defaults.
-        strict = {"strict": True} if "InitSchema" in vars(piece) else {}
-        transform = piece(**options, **strict)
+        transform = piece(**options)
     except Exception as error:  # whatever a transform raises, it is about the parameters it was given
         raise ConfigError(where, f"{name} refuses its parameters: {_reason(error)}") from error
     if composed:

@@ -99,7 +99,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     normalise = Normalise(normalisation).to(device)
-    definition = definition or dataset.DEFINITION
+    definition = definition or getattr(dataset, "DEFINITION", "cityscapes")
     multilabel = space.task is Task.MULTILABEL
     total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=multilabel)
     per_image = PerImage(total.compute().shape)
@@ -145,7 +145,8 @@ class ValidationPictures:
     def __init__(self, dataset: Any, normalisation: Normalisation, count: int):
         mine = range(0, len(dataset), distributed.world_size())
         self._dataset, self._normalisation = dataset, normalisation
-        self._chosen = {mine[i * len(mine) // count] for i in range(min(count, len(mine)))}
+        count = min(count, len(mine))
+        self._chosen = {mine[i * len(mine) // count] for i in range(count)}
         self._predictions: dict[int, np.ndarray] = {}
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:

@@ -36,8 +36,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer of the `optim` section over the model's trainable parameters."""
     cls = piece(config.name, OPTIMIZERS, where="optim.name", what="optimizer")
-    check_options(cls, config.options, where="optim", wired=("params", "lr"), also=type(config).model_fields)
-    kwargs = dict(config.options)
+    wired = ("params", "lr", "weight_decay")
+    kwargs = check_options(cls, config.options, where="optim", wired=wired, also=type(config).model_fields)
     if cls is torch.optim.SGD:
         kwargs |= {"momentum": config.momentum, "nesterov": config.nesterov}
     return cls(parameter_groups(model, config), lr=config.lr, **kwargs)

@@ -101,14 +101,12 @@ class HRNetEncoder(HRNet, EncoderMixin):
         output_stride: int = 32,
         attention: Attention = nn.Identity,
     ):
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32, not {output_stride}")
         super().__init__(variant, fusion=fusion, depth=depth, attention=attention)
         self.fusion = fusion
         self._in_channels = 3
         self._out_channels = [3, *self.channels]
         self._depth = depth
-        self._output_stride = output_stride
+        self.make_dilated(output_stride)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [x] + self.features(x)  # noqa: RUF005 (TorchScript)
@@ -119,7 +117,9 @@ class HRNetEncoder(HRNet, EncoderMixin):
         return features
 
     def make_dilated(self, output_stride: int) -> None:
-        """Called by smp for an output stride of 8 or 16; nothing is dilated, the features are enlarged."""
+        """The name is smp's; nothing is dilated, the features are enlarged. Raises ValueError but for 8, 16 or 32."""
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride must be 8, 16 or 32, not {output_stride}")
         self._output_stride = output_stride
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:

@@ -209,9 +209,7 @@ class HRNet(nn.Module):
 
     __constants__ = ["stem_only"]  # TorchScript then leaves out what a stem alone does not have
 
-    def __init__(
-        self, variant: str, *, fusion: str = "bilinear", depth: int = 5, attention: Attention = nn.Identity
-    ):
+    def __init__(self, variant: str, *, fusion: str = "bilinear", depth: int = 5, attention: Attention = nn.Identity):
         if not 1 <= depth <= 5:
             raise ValueError(f"depth must be from 1 to 5, not {depth}")
         super().__init__()

@@ -84,7 +84,7 @@ class HRNetV2(SegmentationModel):
     @supports_config_loading
     def __init__(
         self,
-        encoder_name: str = "hrnetv2_w18",
+        encoder_name: str,
         encoder_weights: str | None = None,
         in_channels: int = 3,
         classes: int = 19,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from hrseg.models import c1, classifier, detection, hrnetv2, ocrnet, pose
 from hrseg.task import Normalisation
+from hrseg.weights import paddle
 
 Names = tuple[tuple[str, str], ...]  # how a tensor's name begins there, and here
 
@@ -44,7 +45,9 @@ MMSEG_OCR: Names = (
     ("decode_head.1.conv_seg.", "segmentation_head.conv."),
 )
 PSA_OCR: Names = (
-    *((f"ocr.{there}", here) for there, here in ocrnet.REFERENCE_NAMES if not there.startswith("aux_head.")),
+    # Two batch norms are nested one deeper than in the reference.
+    *((f"ocr.{t}", h) for t, h in ocrnet.REFERENCE_NAMES if not t.startswith(("aux_head.", "conv3x3_ocr.1."))),
+    ("ocr.conv3x3_ocr.1.0.", "decoder.pixel.1."),
     ("ocr.aux_head.0.", "aux_head.0."),
     ("ocr.aux_head.1.0.", "aux_head.1."),
     ("ocr.aux_head.2.", "aux_head.3."),
@@ -216,7 +219,7 @@ FAMILIES = {
             heads=OFFICIAL_HEADS,
             normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
             no_bias=True,
-            spell=lambda key: from_paddle(key),
+            spell=paddle.reference_name,
             question="PaddleSeg pads stride-2 convolutions at the right and below only (padding='same'), torch at all "
             "sides: the outputs differ; docs/weights.md says by how much. Train on, or score before use.",
             saved=False,
@@ -226,7 +229,7 @@ FAMILIES = {
             "an HRNet without a head, of unknown home",
             heads={},
             question="How the fusion interpolates is not in the file: nearest in ImageNet's, pose and detection "
-            "networks, bilinear in segmentation networks. Assumed: bilinear; the encoder's name says otherwise.",
+            "networks (--family imagenet), bilinear in segmentation networks. Assumed: bilinear.",
             saved=False,
         ),
         Family(
@@ -245,69 +248,6 @@ ALIASES = {"timm": "imagenet", "mmsegmentation": "mmseg", "torch04": "official_t
 
 # Heads of ImageNet checkpoints. Where a model has none of them, they are dropped on purpose.
 CLASSIFIER_HEAD = tuple(there for there, _ in classifier.REFERENCE_NAMES)
-
-PADDLE: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
-    (r"^backbone\.conv_layer1_(\d)\.", lambda m: f"conv{m[1]}|bn{m[1]}."),
-    (r"^backbone\.la1\.bb_layer2_(\d+)\.conv(\d)\.", lambda m: f"layer1.{_down(m[1])}.conv{m[2]}|bn{m[2]}."),
-    (
-        r"^backbone\.la1\.bb_layer2_(\d+)\.conv_down\.",
-        lambda m: f"layer1.{_down(m[1])}.downsample.0|downsample.1.",
-    ),
-    (
-        r"^backbone\.tr(\d)\.transition_tr\d_layer_(\d)\.",
-        # A new stream's step is nested one deeper.
-        lambda m: f"transition{m[1]}.{_down(m[2])}{'.0' if int(m[2]) == int(m[1]) + 1 else ''}.0|1.",
-    ),
-    (
-        r"^backbone\.st(\d)\.stage_st\d_(\d+)\.branches_func\.bb_st\d_\d+_branch_layer_(\d)_(\d+)\.conv(\d)\.",
-        lambda m: f"stage{m[1]}.{_down(m[2])}.branches.{_down(m[3])}.{_down(m[4])}.conv{m[5]}|bn{m[5]}.",
-    ),
-    (
-        r"^backbone\.st(\d)\.stage_st\d_(\d+)\.fuse_func\.residual_st\d_\d+_layer_(\d)_(\d)(?:_(\d))?\.",
-        lambda m: (
-            f"stage{m[1]}.{_down(m[2])}.fuse_layers.{_down(m[3])}.{_down(m[4])}{'.' + _down(m[5]) if m[5] else ''}.0|1."
-        ),
-    ),
-    (r"^head\.conv_1\.", lambda m: "last_layer.0|1."),
-    (r"^head\.cls\.", lambda m: "last_layer.3."),
-    (r"^head\.conv3x3_ocr\.", lambda m: "conv3x3_ocr.0|1."),
-    (r"^head\.aux_head\.0\.", lambda m: "aux_head.0|1."),
-    (r"^head\.aux_head\.1\.", lambda m: "aux_head.3."),
-    (
-        r"^head\.spatial_ocr\.attention_block\.(f_pixel|f_object)\.(\d)\.",
-        lambda m: f"ocr_distri_head.object_context_block.{m[1]}.{2 * int(m[2])}|{2 * int(m[2]) + 1}.0.",
-    ),
-    (
-        r"^head\.spatial_ocr\.attention_block\.(f_down|f_up)\.",
-        lambda m: f"ocr_distri_head.object_context_block.{m[1]}.0|1.0.",
-    ),
-    (r"^head\.spatial_ocr\.conv1x1\.0\.", lambda m: "ocr_distri_head.conv_bn_dropout.0|1.0."),
-    (r"^head\.cls_head\.", lambda m: "cls_head."),
-)
-
-
-def _down(one_based: str) -> str:
-    return str(int(one_based) - 1)
-
-
-def from_paddle(key: str) -> str:
-    """PaddleSeg's name of a tensor in the spelling of the reference code; what it does not know it returns as it is.
-
-    In the table "a.0|1." is the name of a convolution ("a.0.") and of the batch norm after it ("a.1.").
-    """
-    for pattern, spelling in PADDLE:
-        match = re.match(pattern, key)
-        if match:
-            rest = key[match.end() :]
-            start, bar, after = spelling(match).partition("|")
-            if bar:
-                norm = rest.startswith("_batch_norm.")
-                # "x.conv1|bn1." and "x.0|1.": what lies between the last point and the bar is replaced.
-                start = f"{start.rpartition('.')[0]}.{after}".removeprefix(".") if norm else f"{start}."
-                rest = rest.removeprefix("_batch_norm.").removeprefix("_conv.")
-            return start + {"_mean": "running_mean", "_variance": "running_var"}.get(rest, rest)
-    return key
-
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")  # DataParallel's, torch.compile's, anywhere in a name
 TRUNK_KEY = re.compile(r"(stage[234]\.\d+\.(branches|fuse_layers)\.\d|st[234]\.stage_st[234]_\d+\.)")

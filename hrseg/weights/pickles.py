@@ -58,7 +58,13 @@ MAPPINGS = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "yacs.config.CfgNode",
 )
-PATHS = ("pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath")
+PATHS = (
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+)
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
@@ -228,7 +234,9 @@ def _vocabulary() -> dict[str, Any]:
             raise pickle.UnpicklingError("a tensor has no storage")
         return storage.as_strided(tuple(size), tuple(stride), offset)  # torch refuses what lies outside the storage
 
-    words: dict[str, Any] = dict.fromkeys(OPAQUE, Opaque) | dict.fromkeys(MAPPINGS, Settings) | dict.fromkeys(PATHS, path)
+    words: dict[str, Any] = (
+        dict.fromkeys(OPAQUE, Opaque) | dict.fromkeys(MAPPINGS, Settings) | dict.fromkeys(PATHS, path)
+    )
     words |= {f"builtins.{t.__name__}": t for t in (set, frozenset, list, dict, tuple, int, float, bool, str, complex)}
     words |= {"builtins.object": Opaque, "collections.OrderedDict": OrderedDict, "copyreg._reconstructor": new}
     words |= {"_codecs.encode": encode, "numpy.dtype": DType, "numpy.ndarray": Array}

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.ops import box_iou
 
 import hrseg  # noqa: F401 (registers the encoders)
@@ -12,12 +14,13 @@ from hrseg.models.detection import REFERENCE_NAMES, HRNetV2p
 from tests.models.reference import assert_close, reference_input, reference_state, renamed
 
 SIDE = 128
+ENCODER = "hrnetv2_w18_small_v1_nearest"
+OPTIONS = {"num_classes": 3, "min_size": SIDE, "box_batch_size_per_image": 16, "rpn_post_nms_top_n_train": 100}
 DETECTORS = {
-    "faster": (FasterRCNN, {"num_classes": 3}),
-    "mask": (MaskRCNN, {"num_classes": 3}),
-    "keypoint": (KeypointRCNN, {"num_classes": 3, "num_keypoints": 2}),
+    "faster": (FasterRCNN, {}),
+    "mask": (MaskRCNN, {}),
+    "keypoint": (KeypointRCNN, {"num_keypoints": 2}),
 }
-SMALL = {"min_size": SIDE, "box_batch_size_per_image": 32, "rpn_post_nms_top_n_train": 100}
 
 
 @pytest.mark.parametrize("width", [18, pytest.param(32, marks=pytest.mark.long)])
@@ -77,7 +80,7 @@ def test_detector_learns_through_every_part_of_the_backbone(kind):
     cls, options = DETECTORS[kind]
     torch.manual_seed(0)
     every_anchor = {"rpn_batch_size_per_image": 20000}  # so that the few of the coarsest level have a say
-    model = cls(HRNetV2p("hrnetv2_w18_small_v1_nearest"), **options, **SMALL, **every_anchor)
+    model = cls(HRNetV2p(ENCODER), **options, **OPTIONS, **every_anchor)
     losses = model(*drawn(2))
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
@@ -90,16 +93,25 @@ def test_detector_learns_through_every_part_of_the_backbone(kind):
 def test_detector_overfits_ten_drawn_images(kind):
     cls, options = DETECTORS[kind]
     torch.manual_seed(0)
-    model = cls(HRNetV2p("hrnetv2_w18_small_v1_nearest"), **options, **SMALL)
+    # torchvision's own heads have four and eight convolutions of 256 and 512 channels: minutes a step on a CPU.
+    narrow = {
+        "faster": {},
+        "mask": {"mask_head": MaskRCNNHeads(64, (64, 256), 1)},
+        "keypoint": {"keypoint_head": KeypointRCNNHeads(64, (64, 512))},
+    }
+    model = cls(HRNetV2p(ENCODER, out_channels=64), **OPTIONS, **options, **narrow[kind])
     images, targets = drawn(10)
+    steps = 120
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    for step in range(120):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, steps)
+    for step in range(steps):
         half = slice(0, 5) if step % 2 else slice(5, 10)
         loss = sum(model(images[half], targets[half]).values())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
         optimizer.step()
+        schedule.step()
     model.eval()
     with torch.no_grad():
         found = model(images)

@@ -120,10 +120,9 @@ def test_channels_last_goes_through_and_changes_nothing():
         torch.testing.assert_close(feature, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-def test_torchscript_computes_the_same(depth):
-    network, x = small(depth=depth), torch.randn(1, 3, 45, 70)
+def test_torchscript_computes_the_same_without_the_streams():
+    network, x = small(depth=1), torch.randn(1, 3, 45, 70)
     scripted = torch.jit.script(network)
     assert all(torch.equal(a, b) for a, b in zip(scripted(x), network(x), strict=True))
 

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""tools/convert.py SOURCE [--inspect] [--to FAMILY] [--out PATH]: what a checkpoint is, and the same for another code."""
+
+import sys
+
+from hrseg.weights.convert import main
+
+if __name__ == "__main__":
+    sys.exit(main())
