@@ -1,4 +1,4 @@
-# Every target makes .venv if it is missing. HRSEG_EXTRAS names the extras of setup.cfg that are installed.
+# Every target makes .venv if it is missing. EXTRAS names the extras of setup.cfg that are installed.
 PYTHON ?= python3
 EXTRAS ?= test
 BIN := .venv/bin
@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/python tools/test.py --checkpoint runs/demo/checkpoints/best.pt
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --numprocesses=2 --dist=loadfile
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tools/convert.py SOURCE [--inspect] [--to FAMILY] [--out PATH]: what a checkpoint is, and the same for another code."""
+"""tools/convert.py SOURCE [--inspect] [--to FAMILY] [--out PATH]: name a checkpoint and convert it."""
 
 import sys
 

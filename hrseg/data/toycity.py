@@ -177,9 +177,9 @@ def _color_counts(root: Path, split: str) -> np.ndarray:
     table, classes = id_to_train_id(), len(EVALUATED)
     counts = np.zeros(16**3 * classes)
     for path in sorted((root / "gtFine" / split).glob("*/*_labelIds.png")):
-        target = table[cv2.imread(str(path), cv2.IMREAD_UNCHANGED)].astype(np.int64)
+        target = table[np.asarray(Image.open(path))].astype(np.int64)
         name = path.name.replace("gtFine_labelIds", "leftImg8bit")
-        image = cv2.imread(str(root / "leftImg8bit" / split / path.parent.name / name)).astype(np.int64) // 16
+        image = np.asarray(Image.open(root / "leftImg8bit" / split / path.parent.name / name)).astype(np.int64) // 16
         color, known = (image[..., 0] * 16 + image[..., 1]) * 16 + image[..., 2], target < classes
         counts += np.bincount(color[known] * classes + target[known], minlength=len(counts))
     return counts.reshape(-1, classes)

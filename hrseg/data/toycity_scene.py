@@ -22,6 +22,7 @@ COUNTED = {"pole", "traffic sign", "traffic light", "person", "rider", "car", "b
 SKY, GROUND = 1000.0, 900.0  # depths of what everything else stands in front of
 
 Color = Sequence[float]  # red, green, blue in 0..255
+Points = Sequence | np.ndarray  # a row each
 FRONT, UP = (0.0, 0.4, -0.8), (0.0, 1.0, 0.0)  # normals: of what stands and looks at the camera, of what lies
 
 
@@ -81,6 +82,29 @@ SKINS: tuple[Color, ...] = ((240, 198, 168), (210, 160, 124), (154, 108, 78), (1
 HAIRS: tuple[Color, ...] = ((44, 34, 28), (92, 62, 40), (180, 142, 86), (154, 152, 150), (134, 68, 42))
 BLACK, DARK = (44, 44, 46), (62, 62, 64)
 
+# A sign's plates (corners, radius, turn, color; above a radius of 1.2 it is wide) and strokes (width, color, points).
+RED, BLUE, YELLOW, FOREST, SNOW = (208, 38, 38), (36, 88, 176), (244, 196, 44), (38, 116, 74), (242, 242, 238)
+EIGHTH = np.pi / 4
+
+
+def _guide(ground: Color, ink: Color) -> tuple:
+    lines = ((0.16, ink, ((-0.9, -0.18), (0.5, -0.18))), (0.16, ink, ((-0.9, 0.22), (0.8, 0.22))))
+    return ((4, 1.36, EIGHTH, ink), (4, 1.22, EIGHTH, ground)), lines
+
+
+SIGNS = (
+    (((24, 1, 0, RED), (24, 0.74, 0, SNOW)),  # speed limit
+     ((0.2, BLACK, ((-0.25, -0.3), (-0.25, 0.3))), (0.2, BLACK, ((0.25, -0.3), (0.25, 0.3))))),
+    (((3, 1.15, 0, RED), (3, 0.68, 0, SNOW)), ((0.14, BLACK, ((0, -0.3), (0, 0.15))),)),  # warning
+    (((4, 1.1, 0, SNOW), (4, 0.78, 0, YELLOW)), ()),  # priority
+    (((8, 1, EIGHTH / 2, SNOW), (8, 0.9, EIGHTH / 2, RED)), ((0.3, SNOW, ((-0.5, 0), (0.5, 0))),)),  # stop
+    (((24, 1, 0, SNOW), (24, 0.92, 0, BLUE)),  # straight on
+     ((0.2, SNOW, ((0, 0.5), (0, -0.45))), (0.2, SNOW, ((-0.35, -0.1), (0, -0.5), (0.35, -0.1))))),
+    (((4, 1.2, EIGHTH, SNOW), (4, 1.05, EIGHTH, BLUE)),  # parking
+     ((0.18, SNOW, ((-0.2, 0.5), (-0.2, -0.5), (0.25, -0.4), (0.25, -0.05), (-0.2, 0))),)),
+    _guide(BLUE, SNOW), _guide(FOREST, SNOW), _guide(SNOW, BLACK), _guide(YELLOW, BLACK),
+)  # fmt: skip
+
 # name: length, width, height in metres; height of the hood, and the cabin's corners along the length from the tail:
 # foot behind, roof behind, roof in front, foot in front, as shares.
 CARS = {
@@ -131,8 +155,8 @@ class Layer:
 
     def ellipse(self, center: np.ndarray, radii: Sequence[float], color: Color, arc: Sequence[int] = (0, 360)) -> None:
         fixed, axes = [int(v * 16) - 8 for v in center], [max(8, int(r * 16)) for r in radii]
-        cv2.ellipse(self.rgb, fixed, axes, 0, *arc, color, -1, cv2.LINE_8, 4)
-        cv2.ellipse(self.paint, fixed, axes, 0, *arc, 1, -1, cv2.LINE_8, 4)
+        cv2.ellipse(self.rgb, fixed, axes, 0, arc[0], arc[1], color, -1, cv2.LINE_8, 4)
+        cv2.ellipse(self.paint, fixed, axes, 0, arc[0], arc[1], 1, -1, cv2.LINE_8, 4)
 
     def warp(self, texture: np.ndarray, corners: np.ndarray) -> None:
         """A rectangular texture onto four points: its top left, top right, bottom right, bottom left."""
@@ -167,7 +191,7 @@ class Layer:
         # What lies off the polygon would be painted without a label.
         keep = cv2.dilate(cv2.drawContours(np.zeros_like(small), [largest], -1, 1, -1), np.ones((3, 3), np.uint8))
         keep = cv2.resize(keep, (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST)
-        self.rgb, self.paint = self.rgb[self.box].copy(), self.paint[self.box] & keep
+        self.rgb, self.paint = self.rgb[self.box].copy(), np.where(keep > 0, self.paint[self.box], np.uint8(0))
         if self.tone is not None:
             self.tone = self.tone[self.box]
         del self.extent
@@ -260,7 +284,7 @@ class Scene:
 
     # Geometry and light
 
-    def project(self, points: Sequence) -> np.ndarray:
+    def project(self, points: Points) -> np.ndarray:
         """Metres [N, 3] to canvas coordinates [N, 2]."""
         p = np.asarray(points, float)
         z = np.maximum(p[:, 2:], 1.0)
@@ -280,7 +304,7 @@ class Scene:
         return [float(v) for v in np.clip(np.asarray(color) + change, 8, 248)]
 
     def pick(self, options: Sequence):
-        return options[self.rng.integers(len(options))]
+        return options[int(self.rng.integers(len(options)))]
 
     def layer(self, label: str, depth: float, grain: float = 0.05, together: int = 0) -> Layer:
         return Layer(label, self.canvas, depth, grain, together)
@@ -304,13 +328,13 @@ class Scene:
     def at_crossing(self, z: float, margin: float) -> bool:
         return self.crossing is not None and abs(z - self.crossing) < margin
 
-    def shadow(self, points: Sequence) -> None:
+    def shadow(self, points: Points) -> None:
         """These points throw their hull's shadow on the ground."""
         p, (sx, sy, sz) = np.asarray(points, float), self.sun_direction
         ground = np.stack([p[:, 0] - p[:, 1] * sx / sy, 0 * p[:, 1], np.maximum(p[:, 2] - p[:, 1] * sz / sy, 1.5)], -1)
         self.shadows.append(_hull(self.project(ground)))
 
-    def faces(self, layer: Layer, faces: Sequence, inside: Sequence[float], color: Color) -> list[np.ndarray | None]:
+    def faces(self, layer: Layer, faces: Sequence, inside: Points, color: Color) -> list[np.ndarray | None]:
         """Paint those faces of a convex solid that look at the camera; returns them projected, None for the others."""
         shown: list[np.ndarray | None] = []
         for face in faces:
@@ -319,8 +343,9 @@ class Scene:
             normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d])
             normal *= (1 if normal @ (p[0] - inside) > 0 else -1) / (np.linalg.norm(normal) + 1e-9)
             if normal @ (p.mean(0) - (0, self.eye, 0)) < 0:
-                shown.append(self.project(p))
-                layer.polygon(shown[-1], self.lit(color, normal.tolist()))
+                flat = self.project(p)
+                layer.polygon(flat, self.lit(color, normal.tolist()))
+                shown.append(flat)
             else:
                 shown.append(None)
         return shown
@@ -407,7 +432,7 @@ class Scene:
 
         def surface(label: str, color: Color, shade: np.ndarray) -> Layer:
             layer = self.layer(label, GROUND)
-            layer.rgb[top:] = np.uint8(self.lit(color, UP))
+            layer.rgb[top:] = np.array(self.lit(color, UP), np.uint8)
             layer.tone = np.ones(self.canvas, np.float32)
             layer.tone[top:] += shade
             return layer
@@ -479,7 +504,7 @@ class Scene:
         trim = self.lit(self.vary(self.pick(TRIMS), 8), normal)
         pane, sky = np.array(self.lit(self.vary((74, 84, 98), 12), normal)), 0.78 * np.array(self.sky_low)
 
-        def box(x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
+        def box(x0: float, y0: float, x1: float, y1: float, color: Points) -> None:
             """From the left edge and up from the ground, in metres."""
             corners = (round(x0 * ppm), h - round(y1 * ppm)), (round(x1 * ppm) - 1, h - round(y0 * ppm) - 1)
             cv2.rectangle(texture, *corners, [float(c) for c in color], -1)
@@ -686,8 +711,9 @@ class Scene:
 
         glass = self.lit(self.vary((62, 74, 88), 8))
         for side in sides:
-            for s in ((0.08, 0.5), (0.55, 0.93)) if side is not None else ():
-                layer.polygon(_part(side, s, (0.12, 0.84)), glass)
+            if side is not None:
+                layer.polygon(_part(side, (0.08, 0.5), (0.12, 0.84)), glass)
+                layer.polygon(_part(side, (0.55, 0.93), (0.12, 0.84)), glass)
         for window in (back, front):
             if window is not None:
                 pane = _part(window, (0.07, 0.93), (0.12, 0.88))
@@ -695,9 +721,9 @@ class Scene:
                 layer.polygon(pane[[0, 1, 2]], [0.6 * g + 0.4 * s for g, s in zip(glass, self.sky_low, strict=True)])
         for b, side in ((-1, left), (1, right)):
             if side is not None:
-                for a in (0.19, 0.81):
+                for hub in (0.19, 0.81):
                     for radius, tone in ((0.36, BLACK), (0.22, (172, 172, 174)), (0.07, (94, 94, 96))):
-                        layer.polygon(wheel(a, 0.99 * b, radius), self.lit(tone))
+                        layer.polygon(wheel(hub, 0.99 * b, radius), self.lit(tone))
                 seam = self.project([at(0.24, b, 0.36), at(0.76, b, 0.36)])
                 layer.line(seam, 0.04 * self.scale(z), _dim(self.lit(color), 0.7))
         for end, lamp in ((tail, (212, 48, 42)), (None if nose is None else nose[[1, 0, 3, 2]], (246, 242, 224))):
@@ -710,8 +736,8 @@ class Scene:
                 if np.ptp(plate[:, 0]) >= MIN_WIDTH * SUPERSAMPLE:
                     layer.plates.append((plate // SUPERSAMPLE).astype(int).tolist())
         self.add(layer)
-        for low, high, a, b in ((0.05, 0.6, 0.49, 1.0), (0.05, 1.0, 0.3, 0.8)):
-            self.shadow([at(0.5 + i * a, j * b, y) for i in (-1, 1) for j in (-1, 1) for y in (low, high)])
+        for along, out, y in ((0.49, 1.0, 0.6), (0.3, 0.8, 1.0)):  # body, roof
+            self.shadow([at(0.5 + i * along, j * out, k) for i in (-1, 1) for j in (-1, 1) for k in (0.05, y)])
 
     # Street furniture
 
@@ -757,37 +783,14 @@ class Scene:
         rng, s, pair, height = self.rng, self.scale(z), self.pair(), self.rng.uniform(2.5, 3.0)
         self.add(self._post(x, z, height + 0.1, 0.17, pair))
         board = self.layer("traffic sign", z - 0.05, 0.02, pair)
-        center, r = self.project([(x, height, z)])[0], rng.uniform(0.5, 0.64) * s
-        colors = ((208, 38, 38), (36, 88, 176), (242, 242, 238), (244, 196, 44), (42, 42, 44), (38, 116, 74))
-        red, blue, white, yellow, black, green = (self.lit(c, (0, 0.5, -0.8)) for c in colors)
-
-        def regular(corners: int, share: float, color: Color, turn: float = 0.0) -> None:
+        center, r, face = self.project([(x, height, z)])[0], rng.uniform(0.5, 0.64) * s, (0, 0.5, -0.8)
+        plates, strokes = self.pick(SIGNS)
+        for corners, radius, turn, color in plates:
             t = turn + np.arange(corners) * 2 * np.pi / corners
-            board.polygon(center + share * r * np.stack([np.sin(t), -np.cos(t)], -1), color)
-
-        def stroke(width: float, color: Color, *points: tuple[float, float]) -> None:
-            board.line(center + r * np.array(points), width * r, color)
-
-        kind = rng.choice(["limit", "warning", "priority", "stop", "mandatory", "parking", "guide"])
-        if kind == "limit":
-            regular(24, 1, red), regular(24, 0.74, white)
-            stroke(0.2, black, (-0.25, -0.3), (-0.25, 0.3)), stroke(0.2, black, (0.25, -0.3), (0.25, 0.3))
-        elif kind == "warning":
-            regular(3, 1.15, red), regular(3, 0.68, white), stroke(0.14, black, (0, -0.3), (0, 0.15))
-        elif kind == "priority":
-            regular(4, 1.1, white), regular(4, 0.78, yellow)
-        elif kind == "stop":
-            regular(8, 1, white, np.pi / 8), regular(8, 0.9, red, np.pi / 8), stroke(0.3, white, (-0.5, 0), (0.5, 0))
-        elif kind == "mandatory":
-            regular(24, 1, white), regular(24, 0.92, blue), stroke(0.2, white, (0, 0.5), (0, -0.5), (-0.3, -0.2))
-        elif kind == "parking":
-            regular(4, 1.2, white, np.pi / 4), regular(4, 1.05, blue, np.pi / 4)
-            stroke(0.18, white, (-0.2, 0.5), (-0.2, -0.5), (0.25, -0.4), (0.25, -0.05), (-0.2, 0))
-        else:
-            ground, ink = self.pick(((blue, white), (green, white), (white, black), (yellow, black)))
-            plate = r * np.array([[-1.4, -0.62], [1.4, -0.62], [1.4, 0.62], [-1.4, 0.62]])
-            board.polygon(center + plate, ink), board.polygon(center + 0.9 * plate, ground)
-            stroke(0.16, ink, (-0.9, -0.18), (0.5, -0.18)), stroke(0.16, ink, (-0.9, 0.22), (0.8, 0.22))
+            shape = np.stack([np.sin(t), -np.cos(t)], -1) * ((1.45, 0.7) if radius > 1.2 else (1, 1))
+            board.polygon(center + radius * r * shape, self.lit(color, face))
+        for width, color, points in strokes:
+            board.line(center + r * np.array(points), width * r, self.lit(color, face))
         self.add(board)
 
     def _signal(self, x: float, z: float) -> None:
@@ -806,7 +809,7 @@ class Scene:
     def _people(self) -> None:
         rng = self.rng
         for _ in range(rng.integers(5, 9)):
-            z, side = rng.uniform(6.0, 14.5), rng.integers(2)
+            z, side = rng.uniform(6.0, 14.5), int(rng.integers(2))
             x = self.outward(side, rng.uniform(*self.walks[side]))
             if rng.random() < 0.2:
                 x = rng.uniform(self.kerbs[0] + 0.5, self.kerbs[1] - 0.5)
@@ -815,7 +818,7 @@ class Scene:
                 self._person(layer, x, z)
                 self.add(layer)
         if rng.random() < 0.3:
-            z, side, layer = rng.uniform(13, 17), rng.integers(2), None
+            z, side = rng.uniform(13, 17), int(rng.integers(2))
             x = self.outward(side, float(np.mean(self.walks[side])))
             if self.free(x, z, 1.2):
                 layer = self.layer("persongroup", z, grain=0.06)
@@ -868,7 +871,7 @@ class Scene:
                 self.add(bicycle)
                 self._rider(x, z, heading, pair)
         if rng.random() < 0.5:  # parked, alone or in a row
-            side, z, heading = rng.integers(2), rng.uniform(6.5, 10), np.radians(rng.uniform(50, 130))
+            side, z, heading = int(rng.integers(2)), rng.uniform(6.5, 10), np.radians(rng.uniform(50, 130))
             x, count = self.outward(side, self.walks[side][1] - 0.7), int(self.pick((1, 1, 3)))
             if self.free(x, z, 0.9):
                 row = self.layer("bicycle" if count == 1 else "bicyclegroup", z, 0.02)
@@ -948,23 +951,24 @@ class Scene:
         for hull in self.shadows:
             cv2.fillPoly(dark, [_fixed(hull)], self.shade, cv2.LINE_8, 4)
         light = 1 - cv2.GaussianBlur(dark, (0, 0), 2.5 if self.shade > 0.3 else 6)
-        haze = np.full_like(canvas, np.uint8(self.sky_low))
+        haze = np.full_like(canvas, np.array(self.sky_low, np.uint8))
         for layer in self.layers:
             h, w = layer.paint.shape
-            if layer.tone is not None:
-                shade = layer.tone * light[layer.box]
-            else:
+            rgb: np.ndarray = layer.rgb
+            if layer.tone is None:
                 shade = 1 + layer.grain * _piece(rng, "leaves" if layer.grain > 0.2 else "grain", h, w)
+            else:
+                shade = layer.tone * light[layer.box]
             if layer.depth < GROUND:
-                shade *= np.linspace(1.04, 0.88, h, dtype=np.float32)[:, None]
+                shade = shade * np.linspace(1.04, 0.88, h, dtype=np.float32)[:, None]
                 fade = float(np.exp(-layer.depth / 180))
-                layer.rgb = cv2.addWeighted(layer.rgb, fade, haze[layer.box], 1 - fade, 0)
-            cv2.copyTo(layer.rgb, layer.paint, canvas[layer.box])
+                rgb = cv2.addWeighted(layer.rgb, fade, haze[layer.box], 1 - fade, 0)
+            cv2.copyTo(rgb, layer.paint, canvas[layer.box])
             cv2.copyTo(shade, layer.paint, tone[layer.box])
-        picture = _shrink(canvas) * _shrink(tone)[..., None]
         gain = rng.uniform(0.95, 1.12) * (1 + rng.normal(0, 0.012, 3))
-        picture = 255 * np.clip(picture * np.float32(gain / 255), 0, 1) ** np.float32(rng.uniform(0.88, 1.08))
-        picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1.5, 4))
+        picture = _shrink(canvas) * _shrink(tone)[..., None] * (gain / 255).astype(np.float32)
+        picture = 255 * np.clip(picture, 0, 1) ** np.float32(rng.uniform(0.88, 1.08))
+        picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1.5, 4))
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
 

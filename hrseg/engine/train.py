@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from hrseg import build, distributed, weights
+from hrseg import build, distributed, models, weights
 from hrseg import config as settings
 from hrseg.cli import command, parser
 from hrseg.config import Config, TrainConfig
@@ -160,7 +160,10 @@ def train(
         )
         network: nn.Module = torch.compile(module) if config.train.compile else module  # type: ignore[assignment]
         if distributed.world_size() > 1:
-            network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+            # PSPNet and DeepLabV3 read only some of an encoder's features: what feeds the others gets no gradient.
+            devices = [device.index] if device.type == "cuda" else None
+            partial = not isinstance(model, models.HRNetV2 | models.OCRNet)
+            network = DistributedDataParallel(network, device_ids=devices, find_unused_parameters=partial)
         averaged = ema.model if ema else model
         inference = Inference.from_config(config.eval, space.task)
 

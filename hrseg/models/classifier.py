@@ -5,6 +5,8 @@ Source: HRNet-Image-Classification, and timm, whose names of parameters are the 
 
 from __future__ import annotations
 
+import itertools
+
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
@@ -23,11 +25,8 @@ REFERENCE_NAMES = (
 )
 
 
-class IncreasedHRNet(nn.Module):
-    """HRNet and a bottleneck a stream: image to [N, 64 | 128 | 256 | 512 | 1024, H / 2^i, W / 2^i], i = 1 to 5.
-
-    encoder_name: an HRNet encoder of hrseg. These are timm's features of its HRNet models (`features_only`).
-    """
+class _Increased(nn.Module):
+    """HRNet and a bottleneck a stream."""
 
     def __init__(self, encoder_name: str = "hrnetv2_w18_nearest", in_channels: int = 3):
         super().__init__()
@@ -41,11 +40,18 @@ class IncreasedHRNet(nn.Module):
         _, stem, *streams = self.encoder(x)
         return [stem, *(increase(stream) for increase, stream in zip(self.incre_modules, streams, strict=True))]
 
+
+class IncreasedHRNet(_Increased):
+    """Image to [N, 64 | 128 | 256 | 512 | 1024, H / 2^i, W / 2^i], i = 1 to 5: timm's `features_only` of its HRNets.
+
+    encoder_name: an HRNet encoder of hrseg.
+    """
+
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.features(x)
 
 
-class HRNetClassifier(IncreasedHRNet):
+class HRNetClassifier(_Increased):
     """Image [N, in_channels, H, W] to logits [N, classes]."""
 
     def __init__(self, encoder_name: str = "hrnetv2_w18_nearest", in_channels: int = 3, classes: int = 1000):
@@ -53,7 +59,7 @@ class HRNetClassifier(IncreasedHRNet):
         widths = [width * Bottleneck.expansion for width in HEAD_WIDTHS]
         self.downsamp_modules = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
         self.final_layer = nn.Sequential(
             nn.Conv2d(widths[-1], FINAL_CHANNELS, 1), nn.BatchNorm2d(FINAL_CHANNELS), nn.ReLU(inplace=True)

@@ -40,7 +40,7 @@ class HRFPN(nn.Module):
 
 
 class HRNetV2p(nn.Module):
-    """An encoder and its pyramid: image [N, in_channels, H, W] to {"0": [N, out_channels, H / 4, W / 4], ..., "4": 1/64}.
+    """An encoder, a pyramid: image [N, in_channels, H, W] to {"0": [N, out_channels, H / 4, W / 4], ...}, "4" at 1/64.
 
     A backbone of torchvision's detectors, whose own anchors and pooling fit the five levels and their names:
 

@@ -1,6 +1,6 @@
 """HRNetV1 for human pose: the finest stream to one heatmap a joint, and heatmaps to coordinates.
 
-Source: Sun et al., Deep High-Resolution Representation Learning for Human Pose Estimation, CVPR 2019 (arXiv 1902.09212).
+Source: Sun et al., Deep High-Resolution Representation Learning for Human Pose Estimation, CVPR 2019, arXiv 1902.09212.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PoseHRNet(nn.Module):
         self.encoder = smp.encoders.get_encoder(encoder_name, in_channels=in_channels, depth=2, weights=encoder_weights)
         if not isinstance(self.encoder, HRNet):
             raise ValueError(f"PoseHRNet reads the finest stream of an HRNet; encoder '{encoder_name}' is none.")
-        self.head = nn.Conv2d(self.encoder.out_channels[-1], joints, 1)
+        self.head = nn.Conv2d(self.encoder.channels[-1], joints, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.encoder(x)[-1])
@@ -53,11 +53,12 @@ class Joints(NamedTuple):
 def decode(heatmaps: Tensor) -> Joints:
     """The place of each heatmap's maximum, moved a quarter of a position towards the higher of its neighbours.
 
-    heatmaps: [N, joints, h, w] of `PoseHRNet`. A quarter of a position is one image pixel; it is not moved along an axis
-    within the first two positions or at the last. Where no value is positive there is no joint: score <= 0, at (0, 0).
+    heatmaps: [N, joints, h, w] of `PoseHRNet`. A quarter of a position is one image pixel; at the first two positions
+    of an axis, and at the last, it is not moved along it. Where no value is positive there is no joint: it is at (0, 0)
+    with a score <= 0.
     Source: deep-high-resolution-net.pytorch, TEST.POST_PROCESS, with the image itself as the person's box.
     """
-    n, joints, h, w = heatmaps.shape
+    h, w = heatmaps.shape[-2:]
     flat = heatmaps.flatten(2)
     scores, place = flat.max(dim=2)
     x, y = place % w, place // w

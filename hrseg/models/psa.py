@@ -1,7 +1,7 @@
 """Polarized self-attention inside the HRNet's basic blocks: one mask over channels, one over positions.
 
 Source: Liu et al., Polarized Self-Attention: Towards High-quality Pixel-wise Regression, 2021 (arXiv 2107.00782).
-The names of the parameters are those of the published checkpoints: `right` is the channel mask, `left` the position mask.
+The names of the parameters are those of the published checkpoints: `right` makes the channel mask, `left` the other.
 """
 
 from __future__ import annotations

@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import hrseg.config as settings
 from hrseg.cli import command, parser
-from hrseg.errors import ConfigError, HrsegError, WeightsError
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.weights import recipes
 from hrseg.weights.families import ALIASES, FAMILIES
-from hrseg.weights.load import ARCHITECTURES, ENCODER, OUTPUT_OF, Found, build_model, inspect
-from hrseg.weights.save import SAVED, save, write_safetensors
+from hrseg.weights.found import SEGMENTING, Found, build_model, inspect
+from hrseg.weights.save import SAVED, save, write_safetensors, write_torch
 
 FORMAT = 1
-SEGMENTS = ("hrnetv2", "ocrnet", "c1")
 YAML_ENDINGS = (".yaml", ".yml")
 
 
@@ -65,12 +62,15 @@ def main(argv: Sequence[str]) -> int:
         raise WeightsError(found.source, "has tensors without a partner: nothing is written.", _way_out(args))
     if args.inspect:
         return 0
-    out = args.out or Path(
-        f"{Path(args.source[0].partition('#')[0]).name.partition('.')[0]}.{args.to}{'.safetensors' if args.to == 'hrseg' else '.pth'}"
-    )
+    out = args.out or Path(_default_name(args.source[0], args.to))
     for path in write(found, out, args.to, encoder_only=args.encoder_only):
         print(f"written        {path}")
     return 0
+
+
+def _default_name(source: str, family: str) -> str:
+    stem = Path(source.partition("#")[0].partition("@")[0]).name.partition(".")[0]
+    return f"{stem}.{family}.safetensors" if family == "hrseg" else f"{stem}.{family}.pth"
 
 
 def _way_out(args: argparse.Namespace) -> str:
@@ -84,19 +84,10 @@ def write(found: Found, out: Path, family: str = "hrseg", *, encoder_only: bool 
     if family != "hrseg":
         return save(build_model(found), out, family, encoder_only=encoder_only)
     beside = settings_of(found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        if out.suffix == ".safetensors":
-            write_safetensors(temporary, found.tensors, beside)
-        else:
-            training = dict.fromkeys(("ema", "optimizer", "scaler", "rng", "best"))
-            torch.save({"model": found.tensors, **training, "step": 0, "epoch": 0, **beside}, temporary)
-        temporary.replace(out)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise HrsegError(out, f"cannot be written: {str(error).splitlines()[0]}.") from error
-    return [out]
+    if out.suffix == ".safetensors":
+        return [write_safetensors(out, found.tensors, beside)]
+    training = dict.fromkeys(("ema", "optimizer", "scaler", "rng", "best"))
+    return [write_torch(out, {"model": found.tensors, **training, "step": 0, "epoch": 0, **beside})]
 
 
 def settings_of(found: Found) -> dict[str, Any]:
@@ -109,7 +100,7 @@ def settings_of(found: Found) -> dict[str, Any]:
     model |= found.options
     if found.config is not None:
         config = found.config
-    elif found.architecture in SEGMENTS:
+    elif found.architecture in SEGMENTING:
         data = {"mean": list(found.normalisation.mean), "std": list(found.normalisation.std)}
         config = settings.parse({"model": model, "data": data}).to_plain()
     else:

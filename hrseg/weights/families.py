@@ -1,6 +1,6 @@
 """The families of HRNet checkpoints: how each names its tensors, and what its network does that the names do not say.
 
-A family's names become hrseg's by prefixes: the trunk's become `encoder.`, a head's go by the table of its architecture.
+A family's names become hrseg's by prefixes: the trunk's get `encoder.`, a head's go by the table of its architecture.
 The tables are read backwards to save a model for its family's own code.
 """
 
@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hrseg.models import c1, classifier, detection, hrnetv2, ocrnet, pose
 from hrseg.task import Normalisation
@@ -88,27 +89,40 @@ ALIGN_QUESTION = (
 class Family:
     """One home of checkpoints.
 
-    trunk: how the trunk's names begin there. heads: the tables of the architectures that it has. dropped: patterns of
-    names that are left out on purpose, with the reason. fusion: of a trunk without a head too; a head's own
-    align_corners is True where the fusion's is. no_bias: convolutions before a batch norm have no bias there. wrap: what
-    its files hold around the tensors. question: what the names cannot tell, for the person to answer.
+    trunk: how the trunk's names begin there. wrapper: how all names begin in its files. wrap: what these hold around
+    the tensors. heads: the tables of the architectures that it has. dropped: patterns of names that are left out on
+    purpose, with the reason. fusions: of its networks; of two, the names cannot tell which. bias: whether convolutions
+    before a batch norm in its heads have one. absolute_gamma: abs(gamma) + 1e-5 is what its batch norms multiply by.
+    spell: its names in the reference's spelling, where prefixes do not do. question: what the names cannot tell, for
+    the person to answer. saved: whether `save` writes for it.
     """
 
     name: str
     about: str
     heads: Mapping[str, Names]
     trunk: str = ""
-    wrapper: str = ""  # how all names begin in its files
+    wrapper: str = ""
     wrap: Callable[[dict], dict] = field(default=dict)
     dropped: Names = ()
-    fusion: str = "bilinear"
+    fusions: tuple[str, ...] = ("bilinear",)
     bn_momentum: float = 0.1
-    normalisation: Normalisation = Normalisation()
-    no_bias: bool = False
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    bias: Literal["kept", "never", "sometimes"] = "kept"
     absolute_gamma: bool = False
-    spell: Callable[[str], str] | None = None  # its names in the reference's spelling, where prefixes do not do
+    spell: Callable[[str], str] | None = None
     question: str = ""
     saved: bool = True
+
+    @property
+    def fusion(self) -> str:
+        return self.fusions[0]
+
+    def spelled(self, name: str) -> str:
+        return self.spell(name) if self.spell else name
+
+    def reason_to_drop(self, name: str) -> str:
+        """Why a name is left out on purpose; "" if it is not."""
+        return next((why for pattern, why in self.dropped if re.search(pattern, name)), "")
 
     def names(self, architecture: str) -> Names:
         """The table of an architecture, the trunk last: every name begins with its empty or own prefix."""
@@ -145,7 +159,7 @@ FAMILIES = {
             wrapper="model.",
             dropped=(TRAINING_LOSS,),
             bn_momentum=0.01,
-            question=ALIGN_QUESTION,
+            fusions=("bilinear", "bilinear_ac"),
         ),
         Family(
             "official_torch04",
@@ -155,15 +169,15 @@ FAMILIES = {
             dropped=(TRAINING_LOSS,),
             bn_momentum=0.01,
             absolute_gamma=True,
-            question=ALIGN_QUESTION,
+            fusions=("bilinear", "bilinear_ac"),
             saved=False,
         ),
         Family(
             "imagenet",
             "HRNet-Image-Classification, timm, open-mmlab's msra/",
             heads={"classifier": classifier.REFERENCE_NAMES, "increased": classifier.INCREASE_NAMES},
-            fusion="nearest",
-            no_bias=True,  # those of PaddleClas (ssld)
+            fusions=("nearest",),
+            bias="sometimes",  # not those of PaddleClas (ssld)
         ),
         Family(
             "mmseg",
@@ -172,7 +186,7 @@ FAMILIES = {
             trunk="backbone.",
             wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
             dropped=((r"^auxiliary_head\.", "a head that only trains"),),
-            no_bias=True,
+            bias="never",
         ),
         Family(
             "csail",
@@ -184,7 +198,7 @@ FAMILIES = {
             "pose",
             "deep-high-resolution-net (HRNetV1)",
             heads={"pose": pose.REFERENCE_NAMES},
-            fusion="nearest",
+            fusions=("nearest",),
         ),
         Family(
             "detection",
@@ -193,7 +207,7 @@ FAMILIES = {
             trunk="backbone.",
             wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
             dropped=(DETECTOR_HEADS,),
-            fusion="nearest",
+            fusions=("nearest",),
         ),
         Family(
             "mmdet",
@@ -202,7 +216,7 @@ FAMILIES = {
             trunk="backbone.",
             wrap=lambda tensors: {"meta": {}, "state_dict": tensors},
             dropped=(DETECTOR_HEADS,),
-            fusion="nearest",
+            fusions=("nearest",),
         ),
         Family(
             "psa",
@@ -218,7 +232,7 @@ FAMILIES = {
             "PaddleSeg (.pdparams), which pads its stride-2 convolutions at one side only: not exact",
             heads=OFFICIAL_HEADS,
             normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-            no_bias=True,
+            bias="sometimes",
             spell=paddle.reference_name,
             question="PaddleSeg pads stride-2 convolutions at the right and below only (padding='same'), torch at all "
             "sides: the outputs differ; docs/weights.md says by how much. Train on, or score before use.",
@@ -237,7 +251,7 @@ FAMILIES = {
             "segmentation_models_pytorch over a timm encoder (tu-hrnet_...)",
             heads={},
             trunk="encoder.model.",
-            fusion="nearest",
+            fusions=("nearest",),
             dropped=((r"^incre_modules\.|^encoder\.model\.incre_modules\.", "of the ImageNet classifier"),),
             saved=False,
         ),

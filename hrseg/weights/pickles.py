@@ -186,14 +186,13 @@ def _vocabulary() -> dict[str, Any]:
 
     class DType:
         def __init__(self, code: str, *_: Any):
-            self.code, self.order = code, "="
+            self.code, self.order = code, ""
 
         def __setstate__(self, state: tuple) -> None:
-            self.order = state[1] if state[1] in "<>" else "="
+            self.order = state[1] if state[1] in ("<", ">") else ""
 
         def numpy(self) -> np.dtype | None:
-            dtype = np.dtype(self.code) if self.code[:1] in ("b", "i", "u", "f", "c", "S", "U") else None
-            return None if dtype is None or dtype.kind == "O" else dtype.newbyteorder(self.order)
+            return np.dtype(self.order + self.code) if self.code[:1] in tuple("biufcSU") else None
 
     class Array(_Array):
         def __init__(self, *_: Any):

@@ -1,7 +1,7 @@
 """Recipes of the reference segmentation code (its yacs YAML, whole or partial) as settings of hrseg.
 
-Source: HRNet-Semantic-Segmentation, lib/config/default.py and tools/train.py of its branches. What a file leaves out has
-the default of that code; where the branches differ in it, a note says which was assumed.
+Source: HRNet-Semantic-Segmentation, lib/config/default.py and tools/train.py of its branches. What a file leaves out
+has the default of that code; where the branches differ in it, a note says which was assumed.
 """
 
 from __future__ import annotations

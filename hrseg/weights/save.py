@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hrseg.errors import WeightsError, nearest
+from hrseg.errors import HrsegError, WeightsError, nearest
 from hrseg.models.hrnet import HRNet
 from hrseg.weights.families import ALIASES, BIAS_BEFORE_NORM, FAMILIES, Family
-from hrseg.weights.load import ARCHITECTURES, ENCODER
+from hrseg.weights.fit import ENCODER, hrnet_of
+from hrseg.weights.found import ARCHITECTURES
 from hrseg.weights.source import METADATA_KEY
 
 SAVED = tuple(name for name, family in FAMILIES.items() if family.saved and name != "hrseg")
@@ -35,7 +38,7 @@ def save(model: nn.Module, path: str | Path, family: str, *, encoder_only: bool 
     state = {f"{ENCODER}{key}" if bare else key: tensor.detach() for key, tensor in model.state_dict().items()}
     architecture = "encoder"
     if not bare and not encoder_only:
-        architecture = next((a for a, cls in ARCHITECTURES.items() if type(model) is cls), type(model).__name__)
+        architecture = next((a for a, (cls, _) in ARCHITECTURES.items() if type(model) is cls), type(model).__name__)
         if architecture not in target.heads:
             raise WeightsError(
                 path,
@@ -45,7 +48,7 @@ def save(model: nn.Module, path: str | Path, family: str, *, encoder_only: bool 
     _check_function(model, target, path)
     if encoder_only:
         state = {key: tensor for key, tensor in state.items() if key.startswith(ENCODER)}
-    if target.no_bias and name != "imagenet":
+    if target.bias == "never":
         state = _without_bias(state, architecture)
     tensors = _renamed(state, target, architecture)
     path = Path(path)
@@ -59,28 +62,44 @@ def save(model: nn.Module, path: str | Path, family: str, *, encoder_only: bool 
     return [write(path, tensors, target)]
 
 
-def write(path: Path, tensors: dict[str, Tensor], family: Family) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(path: Path, tensors: Mapping[str, Tensor], family: Family) -> Path:
+    """A family's file, or the tensors alone where the path ends in .safetensors; whole or not at all."""
     if path.suffix == ".safetensors":
-        write_safetensors(path, tensors, {})
-    else:
-        torch.save(family.wrap({family.wrapper + key: tensor for key, tensor in tensors.items()}), path)
-    return path
+        return write_safetensors(path, tensors, {})
+    return write_torch(path, family.wrap({family.wrapper + key: tensor for key, tensor in tensors.items()}))
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Path:
     """Tensors, and what lies beside them as JSON in the file's metadata."""
-    # Where pose and segmentation share a tensor, safetensors asks for copies.
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     metadata = {"format": "pt"} | ({METADATA_KEY: json.dumps(beside)} if beside else {})
-    safetensors.torch.save_file(contiguous, path, metadata=metadata)
+    return _whole(path, lambda temporary: safetensors.torch.save_file(contiguous, temporary, metadata=metadata))
+
+
+def write_torch(path: Path, content: Mapping[str, Any]) -> Path:
+    return _whole(path, lambda temporary: torch.save(dict(content), temporary))
+
+
+def _whole(path: Path, writer: Callable[[Path], None]) -> Path:
+    """Write to a temporary file, then rename it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        temporary.chmod(0o644)  # safetensors leaves its files to their owner alone
+        temporary.replace(path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch tells a full disk by RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise HrsegError(path, f"cannot be written: {str(error).splitlines()[0]}.") from error
+    return path
 
 
 def _renamed(state: Mapping[str, Tensor], family: Family, architecture: str) -> dict[str, Tensor]:
     table = sorted(family.names(architecture), key=lambda row: -len(row[1]))
     result = {}
     for key, tensor in state.items():
-        there, here = next((row for row in table if key.startswith(row[1])))
+        there, here = next(row for row in table if key.startswith(row[1]))
         result[there + key.removeprefix(here)] = tensor
     return result
 
@@ -94,14 +113,12 @@ def _without_bias(state: dict[str, Tensor], architecture: str) -> dict[str, Tens
 
 def _check_function(model: nn.Module, family: Family, path: str | Path) -> None:
     """The family's code must fuse as the model does."""
-    encoder = model if isinstance(model, HRNet) else getattr(model, "encoder", None)
-    fusion = getattr(encoder, "fusion", None)
+    fusion = getattr(hrnet_of(model), "fusion", None)
     if fusion is None:
         raise WeightsError(path, "the model's encoder is no HRNet.", f"{family.name} knows nothing else.")
-    choosable = family.question != ""  # its code has a setting for it
-    if fusion != family.fusion and not (choosable and fusion in ("bilinear", "bilinear_ac")):
+    if fusion not in family.fusions:
         raise WeightsError(
             path,
             f"the model fuses by {fusion}, {family.name} by {family.fusion}: it would compute something else there.",
-            f"Build it over the encoder whose fusion is {family.fusion}.",
+            "Save for a family that fuses alike.",
         )

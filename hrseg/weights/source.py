@@ -1,4 +1,4 @@
-"""Where weights come from: a path, a model of the Hugging Face hub, an address with a checksum; and what a file holds."""
+"""Where weights come from: a path, the Hugging Face hub, an address with a checksum; and what a file holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import pickle
 import re
 import shutil
+import struct
 import tempfile
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,16 +147,17 @@ def _content(path: Path) -> Any:
             if file.read(9)[8:] == b"{":
                 return _read_safetensors(path)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError):
-            return pickles.read(path)  # says what is wrong where this reader, too, refuses the file
+            with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # on damaged files it raises whatever comes up
+            return pickles.read(path)  # which says what is wrong where it, too, refuses the file
     except pickle.UnpicklingError as error:
         raise WeightsError(
             path, f"cannot be read safely: {_line(error)}.", "Where it was made, save the model's state_dict() alone."
         ) from None
     except (
         *(OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError),
-        *(zipfile.BadZipFile, safetensors.SafetensorError),
+        *(struct.error, zipfile.BadZipFile, safetensors.SafetensorError),
     ) as error:
         raise WeightsError(path, f"cannot be read, it may be cut short: {_line(error)}.") from None
 
@@ -177,10 +180,10 @@ def _unnest(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(content.get(key), Mapping):
             tensors, beside = _unnest(content[key])
             if tensors:
-                return tensors, {**beside, **{k: v for k, v in content.items() if k != key}}
+                return tensors, {**beside, **{k: v for k, v in content.items() if k not in NESTS}}
     tensors = {}
     for key, value in content.items():
-        if isinstance(value, Mapping) and not key.endswith("@@"):  # {"encoder": {...}, "decoder": {...}}
+        if isinstance(value, Mapping):  # {"encoder": {...}, "decoder": {...}}
             tensors |= {f"{key}.{name}": tensor for name, tensor in _unnest(value)[0].items()}
         elif isinstance(value, Tensor):
             tensors[str(key)] = value

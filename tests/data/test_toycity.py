@@ -18,7 +18,7 @@ from hrseg.data.cityscapes_labels import EVALUATED, LABELS, id_to_train_id
 from hrseg.errors import ConfigError, DataError
 
 SIZE = (256, 512)
-TRAIN, VAL = 6, 4
+TRAIN, VAL = 4, 3
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_every_counted_object_shows_six_pixels_of_width(city):
                 columns = np.nonzero((owner == index).any(0))[0]
                 assert np.ptp(columns) + 1 >= 6, (path.name, item["label"])
                 seen += 1
-    assert seen > 50
+    assert seen > 30
 
 
 def test_the_picture_shows_each_object_where_its_polygon_is():

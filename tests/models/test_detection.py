@@ -46,7 +46,7 @@ def test_another_encoder_gives_five_levels():
 
 
 def drawn(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images [3, SIDE, SIDE] with a red rectangle (1) and a green ellipse (2) each; keypoints: its left end, its right."""
+    """Images [3, SIDE, SIDE] with a red rectangle (1) and a green ellipse (2) each; keypoints: left end, right end."""
     rng = np.random.default_rng(0)
     ys, xs = np.mgrid[:SIDE, :SIDE] + 0.5
     images, targets = [], []

@@ -1,0 +1,209 @@
+"""A file's tensors by the names of a model: which family wrote them, and which of them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.errors import WeightsError, nearest
+from hrseg.models.hrnet import HRNet
+from hrseg.weights import families
+from hrseg.weights.families import BIAS_BEFORE_NORM, CLASSIFIER_HEAD, FAMILIES, Family
+from hrseg.weights.report import Report, some
+from hrseg.weights.source import Checkpoint
+
+ENCODER = "encoder."
+BIASES = {bias for pairs in BIAS_BEFORE_NORM.values() for bias, _ in pairs}
+
+
+class Reading(NamedTuple):
+    """How a checkpoint's names are read.
+
+    family: None where they are the model's own, whatever network that is. inside: the network's names in the file, and
+    what remains of each without wrappers. outside: names beside the network.
+    """
+
+    family: Family | None
+    inside: dict[str, str]
+    outside: list[str]
+
+
+def recognise(checkpoint: Checkpoint, family: str | None, own: Collection[str] = ()) -> Reading:
+    """The family of a checkpoint: the one that is asked for, or by its names.
+
+    own: the names of the model that it is meant for, if there is one. Raises WeightsError where the file holds several
+    networks or none.
+    """
+    inside, outside, roots = families.unwrapped(checkpoint.tensors)
+    if len(roots) > 1:
+        raise WeightsError(
+            checkpoint.source,
+            f"holds {len(roots)} networks, under {', '.join(repr(r) for r in roots)}.",
+            "Save the one that you mean into a file of its own.",
+        )
+    bare = set(inside.values())
+    if len(bare) < len(inside):
+        raise WeightsError(checkpoint.source, "holds tensors twice, with a wrapper's name and without.")
+    if family is not None:
+        name = families.ALIASES.get(family, family)
+        if name not in FAMILIES:
+            raise WeightsError(checkpoint.source, f"no family '{name}'.", nearest(name, FAMILIES))
+        return Reading(FAMILIES[name], inside, outside)
+    found = families.recognise(bare)
+    may_be_own = found is None or found.trunk.startswith(ENCODER)
+    encoder = [key for key in own if key.startswith(ENCODER)] or list(own)
+    if own and may_be_own and all(key in bare or key.endswith("num_batches_tracked") for key in encoder):
+        return Reading(None, inside, outside)
+    if found is None:
+        first = f"Its first names: {some(checkpoint.tensors, 4)}."
+        raise WeightsError(checkpoint.source, "holds no HRNet that hrseg knows, and nothing of the model.", first)
+    return Reading(found, inside, outside)
+
+
+def head_of(reading: Reading) -> str:
+    """The architecture of the head, by the names; "encoder" where there is none."""
+    family = reading.family
+    assert family is not None
+    return families.architecture(family, [family.spelled(bare) for bare in reading.inside.values()])
+
+
+def rename(reading: Reading) -> tuple[dict[str, str], dict[str, str]]:
+    """Names in the file to names in hrseg, and names in the file that are left out on purpose, with the reason."""
+    family = reading.family
+    if family is None:
+        return dict(reading.inside), {}
+    table = sorted(family.names(head_of(reading)), key=lambda row: -len(row[0]))
+    names, dropped = {}, {}
+    for key, bare in reading.inside.items():
+        reason = family.reason_to_drop(bare)
+        if reason:
+            dropped[key] = reason
+            continue
+        spelled = family.spelled(bare)
+        there, here = next((row for row in table if spelled.startswith(row[0])), ("", ""))
+        names[key] = here + spelled.removeprefix(there)
+    return names, dropped
+
+
+def fit(
+    model: nn.Module, checkpoint: Checkpoint, reading: Reading, *, encoder_only: bool = False, strict: bool = False
+) -> tuple[dict[str, Tensor], Report]:
+    """The tensors of a file that fit a model, by the model's names, and what became of each.
+
+    encoder_only: the file's head is left out. strict: the head must be there, and have the model's classes.
+    """
+    own = model.state_dict()
+    family = reading.family
+    names, dropped = rename(reading)
+    is_encoder = isinstance(model, HRNet)
+    if is_encoder and family is not None:
+        names, heads = _split(names, lambda name: name.startswith(ENCODER))
+        names = {key: name.removeprefix(ENCODER) for key, name in names.items()}
+        dropped |= dict.fromkeys(heads, "of a head; the model is an encoder")
+
+    def of_encoder(name: str) -> bool:
+        return is_encoder or name.startswith(ENCODER)
+
+    wanted = {name: tensor for name, tensor in own.items() if not encoder_only or of_encoder(name)}
+    if encoder_only:
+        names, heads = _split(names, of_encoder)
+        dropped |= dict.fromkeys(heads, "of the head, left out as asked")
+    if not any(name.startswith(CLASSIFIER_HEAD) for name in own) and family is FAMILIES["imagenet"]:
+        names, heads = _split(names, lambda name: not name.startswith(CLASSIFIER_HEAD))
+        dropped |= dict.fromkeys(heads, "of the ImageNet classifier")
+    needless = _needless(model)
+    names, beyond = _split(names, lambda name: name in own or not name.startswith(needless))
+    dropped |= dict.fromkeys(beyond, "leads to features that the model does without")
+    for key in reading.outside:
+        dropped[key] = (family.reason_to_drop(key) if family else "") or "outside the network"
+
+    tensors = {name: checkpoint.tensors[key] for key, name in names.items() if name in wanted}
+    filled = _known_without_file(wanted, tensors, family)
+    wrong = [name for name, tensor in tensors.items() if tensor.shape != wanted[name].shape]
+    missing = [name for name in wanted if name not in tensors and name not in filled]
+    kept = [name for name in own if name not in wanted]
+    other_classes: list[str] = []
+    if not strict:
+        if all(of_encoder(name) for name in names.values()):  # the file has no head: the model's keeps its start
+            kept += [name for name in missing if not of_encoder(name)]
+            missing = [name for name in missing if of_encoder(name)]
+        other_classes = _of_other_classes([n for n in wrong if not of_encoder(n)], tensors, wanted)
+    report = Report(
+        checkpoint.source,
+        matched=[name for name in tensors if name not in wrong],
+        renamed={key: name for key, name in names.items() if key != name and name in wanted},
+        dropped=dropped,
+        filled=filled,
+        missing=missing,
+        unexpected=[key for key, name in names.items() if name not in wanted],
+        wrong_shape={
+            name: f"{tuple(tensors[name].shape)}, the model's {tuple(wanted[name].shape)}"
+            for name in wrong
+            if name not in other_classes
+        },
+        other_classes=other_classes,
+        kept=kept,
+        notes=_notes(family, model),
+    )
+    fitting = {name: tensors[name].to(wanted[name].dtype) for name in report.matched}
+    if family is not None and family.absolute_gamma:
+        # Gammas of batch norm are the only weights of one dimension.
+        gammas = [name for name, tensor in fitting.items() if name.endswith(".weight") and tensor.ndim == 1]
+        fitting |= {name: fitting[name].abs() + 1e-5 for name in gammas}
+    return fitting | {name: torch.zeros(wanted[name].shape, dtype=wanted[name].dtype) for name in filled}, report
+
+
+def _split(names: Mapping[str, str], keep: Callable[[str], bool]) -> tuple[dict[str, str], list[str]]:
+    """The entries whose name in hrseg is to be kept, and the others' names in the file."""
+    kept = {key: name for key, name in names.items() if keep(name)}
+    return kept, [key for key in names if key not in kept]
+
+
+def _known_without_file(
+    wanted: Collection[str], tensors: Mapping[str, Tensor], family: Family | None
+) -> dict[str, str]:
+    """Tensors of the model that are 0 although, or because, the file does not have them, with the reason."""
+    filled = {}
+    for name in wanted:
+        if name in tensors:
+            continue
+        module, _, kind = name.rpartition(".")
+        if kind == "num_batches_tracked" and f"{module}.running_mean" in tensors:
+            filled[name] = "0: the file does not count batches"
+        elif family is not None and family.bias != "kept" and name in BIASES and f"{module}.weight" in tensors:
+            filled[name] = "0: the convolution has no bias there"
+    return filled
+
+
+def _needless(model: nn.Module) -> tuple[str, ...]:
+    """How the names of tensors begin that a complete HRNet has and the model's, which is less deep, does without."""
+    encoder = hrnet_of(model)
+    if encoder is None:
+        return ("\0",)  # begins no name
+    prefix = "" if encoder is model else ENCODER
+    return tuple(prefix + name for name in encoder._absent() if not name.startswith((*CLASSIFIER_HEAD, "last_layer.")))
+
+
+def hrnet_of(model: nn.Module) -> HRNet | None:
+    """The HRNet that a model is or has as its encoder."""
+    encoder = model if isinstance(model, HRNet) else getattr(model, "encoder", None)
+    return encoder if isinstance(encoder, HRNet) else None
+
+
+def _of_other_classes(wrong: list[str], tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """The tensors whose shapes differ in their first dimension alone, all by the same two numbers of classes."""
+    heads = [n for n in wrong if tensors[n].ndim and wanted[n].ndim and tensors[n].shape[1:] == wanted[n].shape[1:]]
+    pairs = {(len(tensors[n]), len(wanted[n])) for n in heads}
+    return heads if len(pairs) == 1 else []
+
+
+def _notes(family: Family | None, model: nn.Module) -> list[str]:
+    """What the model computes otherwise than the file's home."""
+    fusion = getattr(hrnet_of(model), "fusion", None)
+    if family is None or fusion is None or family.name in ("hrseg", "trunk") or fusion in family.fusions:
+        return []
+    recipe = ", as the reference segmentation recipe does" if family is FAMILIES["imagenet"] else ""
+    return [f"its home fuses by {family.fusion}, the model by {fusion}{recipe}: features move by 5 to 14 %"]
