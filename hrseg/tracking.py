@@ -7,6 +7,7 @@ import logging
 import math
 import netrc
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,7 +135,7 @@ def _start_wandb(folder: Path, config: Config) -> Any:
         )
         mode = "offline"
     run_id_file = folder / "wandb_id"
-    run_id = run_id_file.read_text().strip() if run_id_file.exists() else wandb.util.generate_id()
+    run_id = run_id_file.read_text().strip() if run_id_file.exists() else secrets.token_hex(4)
     run_id_file.write_text(run_id)
     return wandb.init(
         id=run_id,

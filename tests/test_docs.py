@@ -64,9 +64,8 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
 
 @pytest.mark.parametrize(("name", "section"), sections(), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_setting_is_described_with_its_default(name, section):
-    described = {
-        quoted(row[0])[0]: row for row in rows("configuration", f"## `{name}`" if "." not in name else f"### `{name}`")
-    }
+    table = rows("configuration", f"### `{name}`" if "." in name else f"## `{name}`")
+    described = {quoted(row[0])[0]: row for row in table}
     assert list(described) == list(section.model_fields)
     for key, field in section.model_fields.items():
         _, kind, default, _ = described[key]
@@ -172,8 +171,8 @@ def test_variants_and_suffixes_are_those_of_the_code():
         for name, v in VARIANTS.items()
     ]
     assert rows("architecture", "### Variants") == expected
-    suffixes = [quoted(row[0]) or [""] for row in rows("architecture", "### As an encoder of smp")]
-    assert sum(suffixes, []) == list(SUFFIXES)
+    table = rows("architecture", "### As an encoder of smp")
+    assert [suffix for row in table for suffix in quoted(row[0]) or [""]] == list(SUFFIXES)
 
 
 @pytest.mark.parametrize("text", blocks("quickstart", "python"))

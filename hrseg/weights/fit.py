@@ -98,8 +98,8 @@ def fit(
     own = model.state_dict()
     family = reading.family
     names, dropped = rename(reading)
-    is_encoder = isinstance(model, HRNet)
-    if is_encoder and family is not None:
+    is_encoder = not any(name.startswith(ENCODER) for name in own)
+    if is_encoder and any(name.startswith(ENCODER) for name in names.values()):
         names, heads = _split(names, lambda name: name.startswith(ENCODER))
         names = {key: name.removeprefix(ENCODER) for key, name in names.items()}
         dropped |= dict.fromkeys(heads, "of a head; the model is an encoder")

@@ -52,18 +52,8 @@ SEGMENTING = ("hrnetv2", "ocrnet", "c1")
 WITH_ALIGN_CORNERS = ("hrnetv2", "ocrnet")
 # The benchmarks whose classes are assumed where a file has as many outputs and no names.
 BENCHMARKS = {len(CITYSCAPES): ("Cityscapes", CITYSCAPES), len(ADE20K): ("ADE20K", ADE20K)}
-# Settings of hrseg's `model` section that are not options of the architecture.
-SETTINGS = (
-    "arch",
-    "encoder",
-    "encoder_weights",
-    "weights",
-    "init",
-    "bn_momentum",
-    "sync_bn",
-    "align_corners",
-    "outputs",
-)
+# Settings of hrseg's `model` section that are not options of the architecture, or are kept elsewhere.
+SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
 
 
 @dataclass(frozen=True)
@@ -139,8 +129,9 @@ def inspect(
     checkpoint = read(source)
     if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
         found = _from_settings(checkpoint)
-        own = _on_meta(found).state_dict().keys()
-        reading = recognise(checkpoint, family, own)
+        reading = recognise(checkpoint, family, _on_meta(found).state_dict().keys())
+        if encoder_only:
+            found = replace(found, architecture="encoder", outputs=None, space=None, options={}, config=None)
     else:
         reading = recognise(checkpoint, family)
         found = _from_names(checkpoint, reading, align_corners, encoder_only)

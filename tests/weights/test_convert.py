@@ -5,6 +5,7 @@ import torch
 
 from hrseg import weights
 from hrseg.engine.evaluate import load_checkpoint
+from hrseg.models.ocrnet import OCRNet
 from hrseg.weights.convert import main
 from tests.weights.made import SMALL, assert_same, built, official
 
@@ -53,6 +54,15 @@ def test_every_architecture_comes_back_from_its_own_file(tmp_path, architecture)
     out = tmp_path / "ours.safetensors"
     assert main([*map(str, files), "--out", str(out)]) == 0
     assert_same(weights.build_model(out), built(architecture), (139, 203))
+
+
+def test_the_encoder_of_a_whole_checkpoint_loads_into_another_model(file, tmp_path):
+    whole, alone = tmp_path / "whole.pt", tmp_path / "alone.safetensors"
+    assert main([str(file), "--out", str(whole)]) == 0
+    assert main([str(whole), "--encoder-only", "--out", str(alone)]) == 0
+    model = OCRNet(SMALL, classes=4)
+    assert str(weights.load(model, alone)).startswith("426 of 426 tensors")
+    assert model.encoder.conv1.weight.equal(built("hrnetv2").encoder.conv1.weight)
 
 
 def test_to_another_family_and_back(file, tmp_path):
