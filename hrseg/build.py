@@ -102,10 +102,7 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
     Raises ConfigError for unknown names and options, WeightsError when published weights cannot be had.
     """
     settings = config.model
-    cls = piece(settings.arch, models.ARCHITECTURES, where="model.arch", what="architecture")
-    _check_encoder(settings.encoder, settings.encoder_weights)
-    wired = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
-    options = check_options(cls, settings.options, where="model", wired=wired, also=type(settings).model_fields)
+    cls, options = model_class(config)
     try:
         with extra_channels(settings.extra_channels):
             network = cls(
@@ -118,7 +115,7 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
     except OSError as error:  # huggingface_hub's and urllib's network errors are OSErrors
         raise WeightsError(
             f"model.encoder_weights: {settings.encoder_weights}",
-            f"cannot be downloaded for {settings.encoder}: {str(error).splitlines()[0]}.",
+            f"cannot be downloaded for {settings.encoder}: {str(error).splitlines()[0].rstrip('.')}.",
             "Fill the Hugging Face cache on a machine with a network, or train from random weights: "
             "model.encoder_weights=null.",
         ) from error
@@ -128,6 +125,16 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
     if settings.bn_momentum is not None:
         set_bn_momentum(network, settings.bn_momentum)
     return network
+
+
+def model_class(config: Config) -> tuple[Any, dict[str, Any]]:
+    """The architecture of the `model` section and its options. Raises ConfigError for unknown names and options."""
+    settings = config.model
+    cls = piece(settings.arch, models.ARCHITECTURES, where="model.arch", what="architecture")
+    _check_encoder(settings.encoder, settings.encoder_weights)
+    wired = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
+    options = check_options(cls, settings.options, where="model", wired=wired, also=type(settings).model_fields)
+    return cls, options
 
 
 def _check_encoder(name: str, weights: str | None) -> None:

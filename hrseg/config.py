@@ -314,7 +314,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{dotted}: is missing."
     message = error["msg"].removeprefix("Value error, ")
-    return f"{dotted}: {message[0].lower() + message[1:]}, not {error['input']!r}." if error["loc"] else f"{message}."
+    if error["type"] == "value_error":  # of a section's own rule, which names the setting
+        return f"{dotted}: {message}."
+    return f"{dotted}: {message[0].lower() + message[1:]}, not {error['input']!r}."
 
 
 def _known_settings(path: Iterable[str]) -> list[str]:

@@ -16,7 +16,12 @@ from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 OWN = LabelSpace(tuple(SegmentationClass(name, (9 * i, 0, 0)) for i, name in enumerate(("ground", "tree", "roof"))))
-SPACES = {"cityscapes": LabelSpace(cityscapes.CLASSES), "ade20k": LabelSpace(ade20k.CLASSES), "camvid": LabelSpace(camvid.CLASSES), "folder": OWN}
+SPACES = {
+    "cityscapes": LabelSpace(cityscapes.CLASSES),
+    "ade20k": LabelSpace(ade20k.CLASSES),
+    "camvid": LabelSpace(camvid.CLASSES),
+    "folder": OWN,
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -99,7 +99,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     normalise = Normalise(normalisation).to(device)
-    definition = definition or getattr(dataset, "DEFINITION", "cityscapes")
+    rule: str = definition or getattr(dataset, "DEFINITION", "cityscapes")
     multilabel = space.task is Task.MULTILABEL
     total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=multilabel)
     per_image = PerImage(total.compute().shape)
@@ -127,11 +127,11 @@ def evaluate(
                 if on_prediction:
                     on_prediction(index, prediction)
             bar.update(len(batch.names))
-            bar.set_postfix({"mIoU": f"{scores(total.compute(), space, definition).miou:.3f}"}, refresh=False)
+            bar.set_postfix({"mIoU": f"{scores(total.compute(), space, rule).miou:.3f}"}, refresh=False)
     model.train(was_training)
     per_image = PerImage.merge(distributed.gather(per_image))
-    found = scores(per_image.total(), space, definition)
-    found = dataclasses.replace(found, miou_interval=miou_interval(per_image, per_image.clusters, definition))
+    found = scores(per_image.total(), space, rule)
+    found = dataclasses.replace(found, miou_interval=miou_interval(per_image, per_image.clusters, rule))
     return Evaluation(found, per_image, time.perf_counter() - start)
 
 
@@ -257,7 +257,7 @@ def main(argv: Sequence[str]) -> int:
             )
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
-            loaded.model.to(device, memory_format=torch.channels_last),
+            loaded.model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             dataset,
             Inference.from_config(config.eval, loaded.space.task),
             loaded.normalisation,

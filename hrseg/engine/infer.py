@@ -74,7 +74,7 @@ def forward(model: nn.Module, image: Tensor) -> Tensor:
     """
     height, width = image.shape[-2:]
     if getattr(model, "requires_divisible_input_shape", False):
-        stride = model.encoder.output_stride
+        stride = int(model.encoder.output_stride)  # type: ignore[union-attr, arg-type]
         image = F.pad(image, (0, -width % stride, 0, -height % stride))
     return model(image)[..., :height, :width].float()
 

@@ -76,7 +76,7 @@ def training_step(
 ) -> StepResult:
     """One iteration: forward and backward over the batch in `accumulate` parts, then one step of the optimizer."""
     values = []
-    for part, (image, target) in enumerate(zip(*(t.chunk(accumulate) for t in batch[:2]), strict=True)):
+    for part, (image, target) in enumerate(_parts(batch, accumulate)):
         more = part < accumulate - 1 and isinstance(loss_of_batch, DistributedDataParallel)
         with loss_of_batch.no_sync() if more else contextlib.nullcontext():  # type: ignore[operator]
             value = loss_of_batch(image, target)
@@ -94,6 +94,11 @@ def training_step(
     kept = [v.kept_share for v in values if v.kept_share is not None]
     loss = torch.stack([v.total.detach() for v in values]).mean()
     return StepResult(loss, terms, torch.stack(kept).mean() if kept else None, grad_norm)
+
+
+def _parts(batch: Batch, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    assert batch.target is not None  # the training set refuses samples without labels
+    return zip(batch.image.chunk(count), batch.target.chunk(count), strict=True)
 
 
 @dataclass
@@ -118,6 +123,8 @@ def train(
         torch.manual_seed(config.run.seed)
         train_set = build.dataset(config, config.data.train_split)
         val_set = build.dataset(config, config.data.val_split)
+        build.model_class(config)  # a misspelt name is told before the files are looked at
+        criterion = build.criterion(config, train_set.space)
         if config.data.check and distributed.is_main():
             sets = {config.data.train_split: train_set, config.data.val_split: val_set}
             require_sound(sets, workers=config.data.workers)
@@ -130,9 +137,8 @@ def train(
             log.info(str(weights.load(model, config.model.weights)))
         optim.freeze(model, config.train.freeze)
         model = build.convert_sync_bn(model, config, device)
-        criterion = build.criterion(config, space)
         module = LossOfBatch(model, criterion, Normalise(normalisation), config.train)
-        module.to(device, memory_format=module.layout)
+        module.to(device).to(memory_format=module.layout)  # type: ignore[call-overload]
         optimizer = optim.optimizer(model, config.optim)
         scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         ema = optim.Ema(model, config.train.ema) if config.train.ema else None
@@ -282,7 +288,10 @@ def _restore(saved, model, ema, optimizer, scaler) -> State:
         raise ConfigError("train.ema", "was switched since the checkpoint.", "Set it as it was.")
     if ema:
         checkpoint.load_weights(ema.model, saved["ema"], "resume")
+    as_set = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(saved["optimizer"])
+    for group, options in zip(optimizer.param_groups, as_set, strict=True):
+        group.update(options)  # a changed weight decay or momentum counts from here on
     scaler.load_state_dict(saved["scaler"])
     return State(saved["step"], saved["best"])
 
@@ -329,7 +338,8 @@ class _Stop:
     """SIGTERM and the first Ctrl-C ask the loop to stop after the running iteration; a second Ctrl-C interrupts it."""
 
     def __init__(self, device: torch.device):
-        self._device, self._flag, self._before = device, False, {}
+        self._device, self._flag = device, False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Stop:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -383,6 +393,7 @@ def _postfix(record: dict[str, Any], state: State) -> dict[str, str]:
 def _batch_sheet(batch: Batch, normalisation: Normalisation, space: LabelSpace) -> np.ndarray:
     """The batch as the network meets it: each image beside its labels."""
     pairs = []
+    assert batch.target is not None
     for image, target in list(zip(batch.image, batch.target, strict=True))[:8]:
         rgb = pictures.displayable(image.permute(1, 2, 0).numpy(), normalisation)
         pairs.append(pictures.beside([rgb, pictures.overlay(rgb, target.numpy(), space)]))
@@ -428,6 +439,8 @@ def main(argv: Sequence[str]) -> int:
         help="go on where the run folder's last checkpoint, or the one at PATH, ends",
     )  # fmt: skip
     args = arguments.parse_intermixed_args(argv)
+    if args.resume and "=" in args.resume and not Path(args.resume).exists():  # --resume key=value
+        args.settings, args.resume = [args.resume, *args.settings], "auto"
     config = settings.load(args.config, args.settings)
     folder = config.run.dir or Path("runs") / Path(args.config).stem
     state = train(config, folder, resume=args.resume)

@@ -36,11 +36,17 @@ class TrainOutput(NamedTuple):
 
 
 class HRNetV2Decoder(nn.Module):
-    """Features [N, C_i, H / 2^i, W / 2^i], i = 2 to 5, to [N, sum C_i, H / 4, W / 4]: resized, concatenated, mixed."""
+    """Features [N, C_i, H / 2^i, W / 2^i], i = 2 to 5, to [N, sum C_i, H / 4, W / 4]: resized, concatenated, mixed.
+
+    The paper resizes, concatenates, then mixes by a 1x1 convolution. The two commute, conv(cat(up(x_i))) =
+    sum_i up(conv_i(x_i)), and x_i has 4^(i-2) times fewer pixels: each scale is mixed first, then resized and added.
+    The parameters are those of the one convolution.
+    """
 
     def __init__(self, in_channels: Sequence[int], *, align_corners: bool = False):
         super().__init__()
         width = sum(in_channels)
+        self.in_channels = list(in_channels)
         self.align_corners = align_corners
         self.conv = nn.Conv2d(width, width, 1)
         self.bn = nn.BatchNorm2d(width)
@@ -49,10 +55,12 @@ class HRNetV2Decoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         scales = features[-4:]
         size = scales[0].shape[-2:]
-        resized = scales[:1]
-        for coarse in scales[1:]:
-            resized.append(F.interpolate(coarse, size=size, mode="bilinear", align_corners=self.align_corners))
-        return self.relu(self.bn(self.conv(torch.cat(resized, dim=1))))
+        weights = self.conv.weight.split(self.in_channels, dim=1)
+        mixed = F.conv2d(scales[0], weights[0], self.conv.bias)
+        for coarse, weight in zip(scales[1:], weights[1:]):  # noqa: B905 (TorchScript)
+            part = F.conv2d(coarse, weight)
+            mixed = mixed + F.interpolate(part, size=size, mode="bilinear", align_corners=self.align_corners)
+        return self.relu(self.bn(mixed))
 
 
 class HRNetV2Head(nn.Module):

@@ -12,7 +12,7 @@ COLORS = {"ground": (90, 90, 90), "box": (220, 40, 40), "disc": (40, 60, 220)}
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
-    """Boxes and discs on grey ground in the layout of data.dataset=folder: 6 training and 2 validation images, 48x64."""
+    """Boxes and discs on grey ground as data.dataset=folder wants them: 6 training and 2 validation images, 48x64."""
     root = tmp_path_factory.mktemp("shapes")
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:48, :64]

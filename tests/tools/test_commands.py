@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from hrseg.engine import evaluate, train
+from hrseg.engine import check_data, evaluate, train
 from tests.conftest import ROOT
 
 
@@ -33,3 +35,21 @@ def test_a_missing_checkpoint_is_told_in_a_sentence():
 def test_two_configs_are_one_too_many(capsys, tmp_path):
     assert evaluate.main(["a.yaml", "b.yaml", "--checkpoint", str(tmp_path / "none.pt")]) == 2
     assert "one word too many" in capsys.readouterr().err
+
+
+def test_checking_data_counts_what_is_sound_and_names_what_is_not(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder, high in (("images", 256), ("masks", 2)):
+            path = tmp_path / folder / split / "a.png"
+            path.parent.mkdir(parents=True)
+            shape = (8, 8, 3) if folder == "images" else (8, 8)
+            Image.fromarray(rng.integers(0, high, shape, dtype=np.uint8)).save(path)
+    (tmp_path / "classes.yaml").write_text("[{name: ground}, {name: tree}]")
+    config = tmp_path / "own.yaml"
+    config.write_text(f"data: {{dataset: folder, root: '{tmp_path}'}}")
+    assert check_data.main([str(config)]) == 0
+    assert "train: 1 images, nothing wrong" in capsys.readouterr().out
+    (tmp_path / "masks" / "val" / "a.png").unlink()
+    assert check_data.main([str(config)]) == 2
+    assert "a.png" in capsys.readouterr().err
