@@ -99,7 +99,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     normalise = Normalise(normalisation).to(device)
-    rule: str = definition or getattr(dataset, "DEFINITION", "cityscapes")
+    rule = str(definition or getattr(dataset, "DEFINITION", "cityscapes"))
     multilabel = space.task is Task.MULTILABEL
     total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=multilabel)
     per_image = PerImage(total.compute().shape)

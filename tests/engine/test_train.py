@@ -121,7 +121,7 @@ def test_the_number_of_workers_changes_nothing(config_file, tmp_path):
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(config_file, tmp_path):
-    words = ("train.ema=0.9", "train.accumulate=2", "model.dropout=0")[:2]
+    words = ("train.ema=0.9", "train.accumulate=2")
     assert train(config_file, tmp_path / "whole", *words) == 0
 
     def stop_after_four(*args, **kwargs):
