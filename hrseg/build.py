@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 
@@ -35,7 +37,10 @@ class Dataset(Protocol):
 def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:
     """What a setting names: a member of `known`, or by a dotted path something outside hrseg."""
     if is_dotted_path(name):
-        return import_piece(name, where)
+        found = import_piece(name, where)
+        if not callable(found):
+            raise ConfigError(where, f"'{name}' is a {type(found).__name__}, not a class or function.")
+        return found
     if name not in known:
         raise ConfigError(where, f"no {what} '{name}'.", nearest(name, known))
     return known[name]
@@ -60,13 +65,16 @@ def dataset(config: Config, split: str) -> Dataset:
     return cls(data.root, split, **kwargs)
 
 
-def normalisation(config: Config, sample: Sample) -> Normalisation:
-    """Mean, std and input range a channel: as set; else the pretrained encoder's; else ImageNet's, or 0.5 beyond RGB.
+def normalisation(config: Config, sample: Sample, known: Normalisation | None = None) -> Normalisation:
+    """Mean, std and input range a channel: as set; else what the weights to start from were trained with (known); else
+    the pretrained encoder's; else ImageNet's, or 0.5 beyond RGB.
 
     sample: an image of the data set, for its channels and type.
     """
     data, channels = config.data, sample.image.shape[2]
     mean, std = data.mean, data.std
+    if known is not None and known.channels == channels:
+        mean, std = mean or list(known.mean), std or list(known.std)
     if mean is None or std is None:
         usual_mean, usual_std = _usual_statistics(config, channels)
         mean, std = mean or usual_mean, std or usual_std
@@ -137,8 +145,15 @@ def model_class(config: Config) -> tuple[Any, dict[str, Any]]:
     return cls, options
 
 
+def _timm_like(name: str) -> list[str]:
+    return difflib.get_close_matches(name, timm.list_models(), n=5)
+
+
 def _check_encoder(name: str, weights: str | None) -> None:
     if name.startswith("tu-"):
+        plain = name.removeprefix("tu-").partition(".")[0]
+        if not timm.is_model(plain):
+            raise ConfigError("model.encoder", f"timm has no model '{plain}'.", nearest(plain, _timm_like(plain)))
         return
     if name not in smp.encoders.encoders:
         raise ConfigError("model.encoder", f"no encoder '{name}'.", nearest(name, smp.encoders.encoders))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import inspect
 import sys
@@ -42,7 +41,7 @@ class OpenSection(Section):
 
 class RunConfig(Section):
     dir: Path | None = None  # default: runs/<the config's stem>
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     threads: Positive | None = None  # CPU threads of one process
     deterministic: bool = False  # on CUDA: only operations that repeat bit for bit
@@ -76,6 +75,13 @@ class DataConfig(OpenSection):
         None  # a channel or one for all; null: by type
     )
     check: bool = True  # look at every pair of files before training
+
+    @model_validator(mode="after")
+    def _ranges(self) -> DataConfig:
+        ranges = [self.input_range] if isinstance(self.input_range, tuple) else self.input_range or []
+        if any(low >= high for low, high in ranges):
+            raise ValueError("input_range: each entry is [low, high] with low below high")
+        return self
 
 
 class JitterConfig(Section):
@@ -160,11 +166,11 @@ class EvalConfig(Section):
     window: Size | None = None  # slide
     stride: Size | None = None  # slide; null: two thirds of the window
     short_side: Positive | None = None  # the image's short side is brought to this; scores stay at the label's own size
-    scales: list[Annotated[float, Field(gt=0)]] = [1.0]  # softmax averaged
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]  # softmax averaged
     flip: bool = False
     batch_size: Positive = 1  # images of one size that go through the network together
     precision: Literal["fp32", "bf16", "fp16"] | None = None  # null: as in training
-    definition: str | None = None  # how an absent class counts; null: as the data set's own benchmark
+    definition: Literal["cityscapes", "ade20k", "hrnet", "mmseg", "smp"] | None = None  # how an absent class counts
     pictures: Annotated[int, Field(ge=0)] = 8  # validation pictures in the run folder
 
     @model_validator(mode="after")
@@ -269,17 +275,24 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def override(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `plain` with each "dotted.key=value" set."""
-    result: dict[str, Any] = copy.deepcopy(dict(plain))
+    result: dict[str, Any] = _copied(plain)
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{item}'", "is not key=value.", "For example train.iterations=200.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"'{item}'", f"the value is not YAML: {getattr(error, 'problem', error)}.") from None
         _set(result, key.split("."), value, item)
     return result
+
+
+def _copied(value: Any) -> Any:
+    """A copy in which nothing is shared: YAML's aliases (*name) otherwise change together."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _set(node: Any, keys: list[str], value: Any, item: str) -> None:
@@ -397,7 +410,7 @@ def import_piece(path: str, where: str) -> Any:
         raise ConfigError(
             where, f"no module '{error.name}'.", "Install it, or start from the folder it is in."
         ) from None
-    except ValueError:
+    except (ValueError, TypeError):
         raise ConfigError(where, f"'{path}' is no dotted path.", "Write package.module:name.") from None
     try:
         return getattr(module, name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 
@@ -47,7 +48,13 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError("run.device", f"'{name}' is no device.", "Use auto, cpu, cuda or cuda:1.") from None
+    if device.type not in ("cpu", "cuda", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigError("run.device", f"'{name}' is not here.", "Use auto, cpu or cuda.")
     if device.type == "cuda":
+        if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "run.device", f"'{name}' would put all processes on one GPU.", "Use cuda: one GPU a rank."
+            )
         if not torch.cuda.is_available():
             raise ConfigError("run.device", f"'{name}': no CUDA device is here.", "Use run.device=cpu.")
         if device.index is None:
@@ -65,7 +72,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while the first checks a large data set.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
     try:
         yield
     finally:
@@ -83,6 +91,13 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is up on any rank."""
     return bool(sum_over_ranks(torch.tensor(int(flag), device=device)).item())
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the first one's buffers: plain batch norm has other running statistics on each."""
+    if active():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def gather(value: Any) -> list[Any]:

@@ -6,6 +6,7 @@ save, and the number of workers changes nothing.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
@@ -281,6 +282,8 @@ def _text(item: _Item) -> str:
 
 
 def _start_worker(worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which ends its workers itself
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # one thread a worker; OpenCV's pool does not survive a fork either
     torch.set_num_threads(1)
 

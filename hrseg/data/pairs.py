@@ -26,6 +26,7 @@ class Pairs:
     names: list[str]
     images: list[Path]
     targets: list[Path] | None
+    _dtype: np.dtype | None = None  # of the first image
     fully_ignored_is_a_problem = True  # a mask in which every pixel is ignored
 
     @property
@@ -53,6 +54,11 @@ class Pairs:
     def read_image(self, i: int) -> np.ndarray:
         """uint8, uint16 or float32 [H, W, C]. Grey is repeated where the other images are RGB."""
         image = read_image(self.images[i])
+        if self._dtype is None:
+            self._dtype = image.dtype if i == 0 else read_image(self.images[0]).dtype
+        if image.dtype != self._dtype:
+            what = f"has {image.dtype} values, the first image of the split {self._dtype}."
+            raise DataError(self.images[i], what, "All images of a data set have the same type.")
         if not self.takes_channels(image.shape[2]):
             what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
             raise DataError(self.images[i], what, "All images of a data set have the same channels.")

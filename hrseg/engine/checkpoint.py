@@ -15,6 +15,7 @@ from torch import nn
 from hrseg.errors import HrsegError, WeightsError
 
 FORMAT = 1
+KEYS = {"format", "model", "step", "config", "classes", "normalisation", "task"}
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -53,7 +54,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise WeightsError(path, f"holds more than tensors and plain types: {_first_line(error)}.") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(path, f"cannot be read, it may be cut short: {_first_line(error)}.") from None
-    if not isinstance(state, dict) or "format" not in state or "config" not in state:
+    if not isinstance(state, dict) or not state.keys() >= KEYS or not isinstance(state["format"], int):
         raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")
     if state["format"] > FORMAT:
         raise WeightsError(path, f"has format {state['format']}; this hrseg reads up to {FORMAT}.", "Update hrseg.")

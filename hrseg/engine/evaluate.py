@@ -28,7 +28,7 @@ from hrseg.config import Config, RunConfig
 from hrseg.data.loader import Normalise, eval_loader
 from hrseg.engine import checkpoint, cpu
 from hrseg.engine.infer import Inference
-from hrseg.errors import ConfigError, DataError, WeightsError
+from hrseg.errors import ConfigError, DataError, HrsegError, WeightsError
 from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation, Task
@@ -159,7 +159,9 @@ class ValidationPictures:
         for index, prediction in sorted(self._predictions.items()):
             image, target, name = self._dataset[index]
             rgb = pictures.displayable(image, self._normalisation)
-            panels[re.sub(r"[^\w.-]+", "_", name)] = pictures.panel(rgb, target, prediction, self._dataset.space)
+            panels[re.sub(r"[^\w.-]", "_", name.replace("/", "__"))] = pictures.panel(
+                rgb, target, prediction, self._dataset.space
+            )
         return panels
 
 
@@ -167,7 +169,10 @@ def write_evidence(
     folder: Path, evaluation: Evaluation, config: Config, split: str, checkpoint_path: Path, step: int
 ) -> dict[str, Any]:
     """Write metrics.json and per_image.npz into a run folder and return the content of the first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HrsegError(folder, f"cannot be made: {error.strerror}.", "Choose another folder by --out.") from error
     metrics = {
         **evaluation.scores.to_plain(),
         "split": split,
@@ -255,6 +260,9 @@ def main(argv: Sequence[str]) -> int:
                 f"its {len(dataset.space.names)} classes are not the checkpoint's {len(loaded.space.names)}.",
                 "Score it on the data set it was trained for.",
             )
+        channels, wanted = getattr(dataset, "in_channels", None), loaded.normalisation.channels
+        if channels is not None and channels != wanted:
+            raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
             loaded.model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]

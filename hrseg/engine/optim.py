@@ -33,11 +33,16 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return [{"params": ps, "lr_scale": scale, "weight_decay": decay} for (scale, decay), ps in groups.items()]
 
 
-def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer of the `optim` section over the model's trainable parameters."""
+def optimizer_class(config: OptimConfig) -> tuple[Any, dict[str, Any]]:
+    """The class of `optim.name` and its options. Raises ConfigError for unknown names and options."""
     cls = piece(config.name, OPTIMIZERS, where="optim.name", what="optimizer")
     wired = ("params", "lr", "weight_decay")
-    kwargs = check_options(cls, config.options, where="optim", wired=wired, also=type(config).model_fields)
+    return cls, check_options(cls, config.options, where="optim", wired=wired, also=type(config).model_fields)
+
+
+def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of the `optim` section over the model's trainable parameters."""
+    cls, kwargs = optimizer_class(config)
     if cls is torch.optim.SGD:
         kwargs |= {"momentum": config.momentum, "nesterov": config.nesterov}
     return cls(parameter_groups(model, config), lr=config.lr, **kwargs)

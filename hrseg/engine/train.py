@@ -29,8 +29,9 @@ from hrseg.data.transforms import train_transform
 from hrseg.engine import checkpoint, optim
 from hrseg.engine.evaluate import PRECISIONS, ValidationPictures, evaluate, set_up, write_evidence
 from hrseg.engine.infer import Inference
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.losses import CombinedLoss, LossValue
+from hrseg.models.hrnet import HRNet
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation
 from hrseg.tracking import NoTracker, Tracker
@@ -123,14 +124,23 @@ def train(
         torch.manual_seed(config.run.seed)
         train_set = build.dataset(config, config.data.train_split)
         val_set = build.dataset(config, config.data.val_split)
-        build.model_class(config)  # a misspelt name is told before the files are looked at
+        # What is misspelt or does not fit is told before the files are looked at.
+        build.model_class(config)
+        optim.optimizer_class(config.optim)
+        batch_size = _batch_size_of_process(config)
         criterion = build.criterion(config, train_set.space)
+        _require_same_channels(train_set, val_set)
         if config.data.check and distributed.is_main():
             sets = {config.data.train_split: train_set, config.data.val_split: val_set}
             require_sound(sets, workers=config.data.workers)
         distributed.barrier()
         space, sample = train_set.space, train_set[0]
-        normalisation = build.normalisation(config, sample)
+        known = None
+        if resumed is not None:
+            known = Normalisation.from_plain(resumed["normalisation"])
+        elif config.model.weights:
+            known = weights.inspect(config.model.weights.removesuffix("#encoder")).normalisation
+        normalisation = build.normalisation(config, sample, known)
 
         model = build.model(config, space, normalisation.channels, pretrained=resumed is None)
         if config.model.weights and resumed is None:
@@ -144,12 +154,13 @@ def train(
         ema = optim.Ema(model, config.train.ema) if config.train.ema else None
         state = State()
         if resumed is not None:
-            state = _restore(resumed, model, ema, optimizer, scaler)
+            state = _restore(resumed, config, model, ema, optimizer, scaler)
+            if resume not in (None, "auto") and Path(resume).resolve().parent.parent != folder.resolve():
+                state.best = State().best  # another run's best is not in this folder
             resumed = None  # its tensors are copied: free them
 
-        batch_size = _batch_size_of_process(config)
         epoch_length = iterations_per_epoch(len(train_set), config.train.batch_size)
-        total = config.train.iterations or round((config.train.epochs or 1) * epoch_length)
+        total = config.train.iterations or max(1, round((config.train.epochs or 1) * epoch_length))
         val_every = config.train.val_every or epoch_length
         checkpoint_every = config.train.checkpoint_every or val_every
         loader = train_loader(
@@ -166,9 +177,9 @@ def train(
         )
         network: nn.Module = torch.compile(module) if config.train.compile else module  # type: ignore[assignment]
         if distributed.world_size() > 1:
-            # PSPNet and DeepLabV3 read only some of an encoder's features: what feeds the others gets no gradient.
+            # Some architectures read only some features, some encoders have layers that feed none: no gradient there.
             devices = [device.index] if device.type == "cuda" else None
-            partial = not isinstance(model, models.HRNetV2 | models.OCRNet)
+            partial = not isinstance(model.encoder, HRNet) or not isinstance(model, models.HRNetV2 | models.OCRNet)
             network = DistributedDataParallel(network, device_ids=devices, find_unused_parameters=partial)
         averaged = ema.model if ema else model
         inference = Inference.from_config(config.eval, space.task)
@@ -184,6 +195,7 @@ def train(
             distributed.barrier()
 
         def validate() -> None:
+            distributed.share_buffers(averaged)
             drawn = ValidationPictures(val_set, normalisation, config.eval.pictures)
             evaluation = evaluate(
                 averaged,
@@ -235,18 +247,23 @@ def train(
                     ema.update(model, state.step)
 
                 due = state.step == total
-                if state.step % config.train.log_every == 0 or due:
+                log_due = state.step % config.train.log_every == 0 or due
+                val_due = state.step % val_every == 0 or due
+                save_due = state.step % checkpoint_every == 0 or due
+                if log_due or val_due or save_due:
+                    _require_finite(result.loss, state.step, batch)
+                if log_due:
                     record = _record(result, state.step, epoch_length, lr, clock)
-                    _require_finite(record, batch)
                     tracker.log(record)
                     bar.set_postfix(_postfix(record, state), refresh=False)
                 bar.update()
-                if state.step % val_every == 0 or due:
-                    validate()
-                if state.step % checkpoint_every == 0 or due:
-                    save("last.pt")
+                with clock.paused():
+                    if val_due:
+                        validate()
+                    if save_due:
+                        save("last.pt")
                 clock.lap()
-                if stop.asked(state.step % config.train.log_every == 0) and not due:
+                if stop.asked(log_due or device.type == "cpu") and not due:
                     save("last.pt")
                     bar.close()
                     if main:
@@ -271,7 +288,7 @@ def _batch_size_of_process(config: Config) -> int:
 def _resume_point(folder: Path, resume: str | None) -> dict[str, Any] | None:
     """The checkpoint to go on from; None to begin anew."""
     last = folder / "checkpoints" / "last.pt"
-    if resume is None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and (resume is None or last.exists()):
         resume = "auto"
     if resume is None:
         if last.exists() or (folder / "log.jsonl").exists():
@@ -282,7 +299,24 @@ def _resume_point(folder: Path, resume: str | None) -> dict[str, Any] | None:
     return checkpoint.load(resume)
 
 
-def _restore(saved, model, ema, optimizer, scaler) -> State:
+def _restore(
+    saved: dict[str, Any],
+    config: Config,
+    model: nn.Module,
+    ema: optim.Ema | None,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> State:
+    """Put a checkpoint's state into the pieces of a run. Raises ConfigError where they are of another kind."""
+    if not saved.get("optimizer"):
+        what = "the checkpoint has no state of an optimizer, so no run can go on from it."
+        raise ConfigError("--resume", what, "Start from its weights: model.weights=PATH.")
+    groups = [len(group["params"]) for group in optimizer.param_groups]
+    before = [len(group["params"]) for group in saved["optimizer"]["param_groups"]]
+    if saved["config"]["optim"]["name"] != config.optim.name or groups != before:
+        what = "the optimizer, or which parameters it treats alike, was changed since the checkpoint."
+        way_out = "Set optim.name, optim.head_lr, optim.decay_all and train.freeze as they were."
+        raise ConfigError("optim", what, way_out)
     checkpoint.load_weights(model, saved["model"], "resume")
     if (ema is None) != (saved["ema"] is None):
         raise ConfigError("train.ema", "was switched since the checkpoint.", "Set it as it was.")
@@ -294,6 +328,13 @@ def _restore(saved, model, ema, optimizer, scaler) -> State:
         group.update(options)  # a changed weight decay or momentum counts from here on
     scaler.load_state_dict(saved["scaler"])
     return State(saved["step"], saved["best"])
+
+
+def _require_same_channels(train_set: Any, val_set: Any) -> None:
+    channels = [getattr(dataset, "in_channels", None) for dataset in (train_set, val_set)]
+    if channels[0] != channels[1]:
+        what = f"training images have {channels[0]} channels, validation images {channels[1]}."
+        raise DataError("data", what, "Bring them to the same kind.")
 
 
 def _mix(*numbers: int) -> int:
@@ -321,6 +362,13 @@ class _Clock:
                 return
             self._waited += time.perf_counter() - start
             yield batch
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not training and does not count for the rate."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
     def lap(self) -> None:
         self._steps += 1
@@ -372,11 +420,14 @@ def _record(result: StepResult, step: int, epoch_length: int, lr: float, clock: 
     return {"step": step, "epoch": step / epoch_length, "kind": "train", **numbers, "lr": lr, **clock.read()}
 
 
-def _require_finite(record: dict[str, Any], batch: Batch) -> None:
-    if not np.isfinite(record["loss"]):
+def _require_finite(loss: Tensor, step: int, batch: Batch) -> None:
+    """End the run on every process if the loss of one is NaN or infinite, before anything is scored or saved."""
+    finite = bool(torch.isfinite(loss))
+    if distributed.any_rank(not finite, loss.device):
+        where = f" on images {', '.join(batch.names)}" if not finite else " on another process"
         raise HrsegError(
-            f"iteration {record['step']}",
-            f"the loss is {record['loss']} (images {', '.join(batch.names)}).",
+            f"iteration {step}",
+            f"the loss is {loss.item()}{where}.",
             "A lower optim.lr, optim.warmup, train.clip_norm or train.precision=fp32 usually helps.",
         )
 
@@ -404,8 +455,11 @@ def _announce(
     config: Config, folder: Path, model: nn.Module, sizes: tuple[int, int], total: int, done: int, device: torch.device
 ) -> None:
     """Say what is about to happen, and write config.yaml."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise HrsegError(folder, f"cannot be written: {error.strerror}.", "Choose another run.dir.") from error
     parameters = sum(p.numel() for p in model.parameters())
     start = config.model.weights or config.model.encoder_weights
     print(f"{config.model.arch} over {config.model.encoder}, {parameters:,} parameters, on {device}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from hrseg import config as settings
 from hrseg.engine import evaluate as evaluation
 from hrseg.engine import train as training
+from hrseg.errors import HrsegError
 from hrseg.metrics import PerImage, miou
 from hrseg.tracking import read_log
 from tests.conftest import ROOT
@@ -190,6 +192,15 @@ def test_finetuning_starts_from_a_checkpoint_and_replaces_a_head_of_other_classe
         (["train.freeze=[encoder.layer9]"], "no module 'encoder.layer9'"),
         (["run.device=cuda:99"], "cuda"),
         (["model.weights=missing.pt"], "no such file"),
+        (["model.encoder=tu-resnett18"], "Did you mean 'resnet18'"),
+        (["run.seed=-1"], "run.seed"),
+        (["eval.scales=[]"], "eval.scales"),
+        (["eval.definition=cityscape"], "eval.definition"),
+        (["train.iterations=2022-99-99"], "not YAML"),
+        (["data.input_range=[5, 5]"], "low below high"),
+        (["data.dataset=os:path"], "is a module, not a class"),
+        (["data.dataset=.os:path"], "no dotted path"),
+        (["run.device=meta"], "is not here"),
     ],
 )
 def test_wrong_settings_end_with_a_sentence(config_file, capsys, words, message):
@@ -199,8 +210,6 @@ def test_wrong_settings_end_with_a_sentence(config_file, capsys, words, message)
 
 
 def test_broken_data_is_told_before_training(shapes, config_file, tmp_path, capsys):
-    import shutil
-
     root = shutil.copytree(shapes, tmp_path / "broken")
     (root / "masks" / "train" / "02.png").unlink()
     (root / "images" / "train" / "03.png").write_bytes(b"")
@@ -231,3 +240,45 @@ def test_two_processes_train_together_and_count_each_image_once(config_file, tmp
     one = PerImage.load(finished / "per_image.npz")
     two = PerImage.load(tmp_path / "scores" / "per_image.npz")
     assert one.names == two.names and np.array_equal(one.total(), two.total())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(config_file, tmp_path):
+    def explode(*args, **kwargs):
+        result = training.training_step(*args, **kwargs)
+        return result._replace(loss=result.loss * float("nan")) if kwargs else result
+
+    folder = tmp_path / "nan"
+    config = settings.load(config_file, [f"run.dir={folder}", "train.log_every=10", "train.val_every=3"])
+    with pytest.raises(HrsegError, match=r"iteration 3: the loss is nan on images"):
+        training.train(config, folder, step=explode)
+    assert not list(folder.glob("checkpoints/*"))
+
+
+def test_a_run_cannot_go_on_with_another_optimizer(config_file, tmp_path, capsys):
+    assert train(config_file, tmp_path / "run", "train.iterations=1") == 0
+    for word in ("optim.name=sgd", "optim.head_lr=10"):
+        assert train(config_file, tmp_path / "run", "train.iterations=2", word, resume="auto") == 2
+        assert "was changed since the checkpoint" in capsys.readouterr().err
+
+
+def test_the_best_of_another_run_is_not_taken_over(finished, tmp_path):
+    """A checkpoint beyond the end of the new run: nothing is left to train, and no best is claimed."""
+    config = settings.load(finished / "config.yaml", [f"run.dir={tmp_path / 'new'}"])
+    state = training.train(config, tmp_path / "new", resume=str(finished / "checkpoints" / "last.pt"))
+    assert state.best["miou"] is None
+
+
+def test_finetuning_takes_over_the_normalisation(finished, config_file, tmp_path):
+    words = ("data.mean=[0.1, 0.2, 0.3]", "train.iterations=1")
+    assert train(config_file, tmp_path / "first", *words) == 0
+    first = tmp_path / "first" / "checkpoints" / "best.pt"
+    assert train(config_file, tmp_path / "second", f"model.weights={first}", "train.iterations=1") == 0
+    assert weights_of(tmp_path / "second")["normalisation"]["mean"] == [0.1, 0.2, 0.3]
+
+
+def test_training_and_validation_images_must_be_of_one_kind(shapes, config_file, tmp_path, capsys):
+    root = shutil.copytree(shapes, tmp_path / "mixed")
+    for path in (root / "images" / "val").glob("*.png"):
+        Image.open(path).convert("RGBA").save(path)
+    assert training.main([str(config_file), f"data.root={root}"]) == 2
+    assert "training images have 3 channels, validation images 4" in capsys.readouterr().err
