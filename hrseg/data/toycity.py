@@ -125,7 +125,7 @@ def _found(root: Path) -> dict | None:
 
 
 def _one_thread() -> None:
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would take down a thread pool that did not survive the fork, and wait for it forever
 
 
 def _write_scene(job: tuple[str, int], *, root: Path, seed: int, size: tuple[int, int]) -> None:
