@@ -54,14 +54,14 @@ class Pairs:
     def read_image(self, i: int) -> np.ndarray:
         """uint8, uint16 or float32 [H, W, C]. Grey is repeated where the other images are RGB."""
         image = read_image(self.images[i])
+        if not self.takes_channels(image.shape[2]):
+            what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
+            raise DataError(self.images[i], what, "All images of a data set have the same channels.")
         if self._dtype is None:
             self._dtype = image.dtype if i == 0 else read_image(self.images[0]).dtype
         if image.dtype != self._dtype:
             what = f"has {image.dtype} values, the first image of the split {self._dtype}."
             raise DataError(self.images[i], what, "All images of a data set have the same type.")
-        if not self.takes_channels(image.shape[2]):
-            what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
-            raise DataError(self.images[i], what, "All images of a data set have the same channels.")
         return np.repeat(image, 3, axis=2) if image.shape[2] < self.in_channels else image
 
     def takes_channels(self, channels: int) -> bool:

@@ -271,6 +271,15 @@ def test_channels_are_those_of_the_first_image(tmp_path):
         folder[1]
 
 
+def test_images_of_8_and_16_bit_are_not_mixed(tmp_path):
+    make(tmp_path, ["a", "b"], below="train")
+    grey = np.full((4, 6), 9, np.uint8)
+    save(tmp_path / "images/train/a.png", grey)
+    save(tmp_path / "images/train/b.png", grey.astype(np.uint16))
+    with pytest.raises(DataError, match=r"b\.png: has uint16 values, the first image of the split uint8"):
+        Folder(tmp_path, "train")[1]
+
+
 def test_grey_among_rgb_is_repeated(tmp_path):
     make(tmp_path, ["a", "b"], below="train")
     save(tmp_path / "images/train/b.png", np.full((4, 6), 9, np.uint8))
