@@ -15,7 +15,7 @@ from torch import nn
 
 from hrseg import distributed, models
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
-from hrseg.data import DATASETS
+from hrseg.data import DATASETS, loader
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.losses import CombinedLoss, make_term
 from hrseg.models.encoder import extra_channels
@@ -23,15 +23,10 @@ from hrseg.models.hrnet import initialize, set_bn_momentum
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
 
 
-class Dataset(Protocol):
+class Dataset(loader.Dataset, Protocol):
     """What every data set offers; see docs/extending.md."""
 
-    space: LabelSpace
     names: list[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:

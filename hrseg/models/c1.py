@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
 from hrseg.models.hrnetv2 import HRNetV2Head, TrainOutput, four_scales, takes_any_size
+from hrseg.models.ocrnet import concatenate
 
 # How the names of the heads' parameters begin in the reference checkpoints, and here.
 REFERENCE_NAMES = (
@@ -33,12 +33,7 @@ class C1Decoder(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        scales = features[-4:]
-        size = scales[0].shape[-2:]
-        resized = scales[:1]
-        for coarse in scales[1:]:
-            resized.append(F.interpolate(coarse, size=size, mode="bilinear", align_corners=False))
-        return self.relu(self.bn(self.project(torch.cat(resized, dim=1))))
+        return self.relu(self.bn(self.project(concatenate(features[-4:], False))))
 
 
 class C1(SegmentationModel):
