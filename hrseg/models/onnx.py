@@ -1,0 +1,61 @@
+"""A network as an ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.errors import HrsegError
+
+SMALLEST = 64  # pixels of a side where sizes are free: the coarsest feature then still has two
+
+
+def free_dimensions() -> dict[int, torch.export.Dim]:
+    """What torch.export is told of an image [N, C, H, W] of any number and size."""
+    height, width = (torch.export.Dim(name, min=SMALLEST) for name in ("height", "width"))
+    return {0: torch.export.Dim("batch"), 2: height, 3: width}
+
+
+def to_onnx(
+    module: nn.Module, example: Tensor, path: str | Path, *, dynamic: bool = False, output: str = "logits"
+) -> None:
+    """Write a module that maps an image [N, C, H, W] to one tensor as one ONNX file, through torch.export.
+
+    example: an image of the type, and unless dynamic of the size, that the file is to take. The input is called
+    "image". dynamic: N, H and W are free, H and W from 64. Raises HrsegError where the extra `export` is not installed.
+    """
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                input_names=["image"],
+                output_names=[output],
+                dynamic_shapes=(free_dimensions(),) if dynamic else None,
+                verbose=False,
+            )
+        except ModuleNotFoundError as error:  # onnx or onnxscript
+            raise HrsegError("ONNX", f"needs {error.name}.", 'Install it: pip install "hrseg[export]".') from error
+        assert program is not None
+        program.save(str(path))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters tell of their inner steps on every channel; errors still come as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
