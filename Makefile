@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 BIN := .venv/bin
 
-.PHONY: demo test test-long check clean
+.PHONY: demo test test-long check bench clean
 
 demo: .venv/installed
 	$(BIN)/python -m hrseg.data.toycity --out data/toycity
@@ -20,6 +20,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python tools/benchmark.py all --short --markdown docs/benchmarks.md
 
 .venv/installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -13,6 +13,7 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 
+from hrseg.benchmark.loss import textbook_ohem
 from hrseg.errors import ConfigError
 from hrseg.losses import (
     LOSSES,
@@ -51,17 +52,6 @@ def value_and_gradient(loss, logits: torch.Tensor) -> tuple[float, torch.Tensor]
     value = loss(logits)
     (gradient,) = torch.autograd.grad(value, logits)
     return value.item(), gradient
-
-
-def textbook_ohem(logits, target, thresh, min_kept, weight=None):
-    """Softmax, gather, full sort, boolean indexing."""
-    losses = F.cross_entropy(logits, target, weight, ignore_index=255, reduction="none").flatten()
-    valid = target.flatten() != 255
-    index = target.masked_fill(target == 255, 0)[:, None]
-    probability = logits.softmax(1).gather(1, index).flatten()[valid]
-    ascending = probability.sort().values
-    threshold = max(ascending[min(max(min_kept, 1), len(ascending) - 1)].item(), thresh)
-    return losses[valid][probability < threshold].mean()
 
 
 def resized_loss(loss, target, logits):

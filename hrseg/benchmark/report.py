@@ -1,0 +1,132 @@
+"""Results as a table, as docs/benchmarks.md and as one line of JSON."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hrseg.benchmark.measure import Figure, Options, Result
+
+PACKAGES = (
+    "hrseg", "torch", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "torchmetrics",
+    "albumentations", "opencv-python-headless", "pillow", "cityscapesscripts", "tensorrt",
+)  # fmt: skip
+
+
+def conditions(options: Options, allocator: str, command: str) -> dict[str, str]:
+    """What both sides of every row had in common, and when."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+        "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU",
+        "threads": str(torch.get_num_threads()),
+        "allocator": allocator,
+        "clock": options.clock,
+        "rounds": str(options.rounds),
+        "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+    }
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown: a row a ratio, and below it the sentences on those without one or above their mark."""
+    lines = [
+        "| what | against | ratio | at most | aim | ours | peer | same result |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    notes: list[str] = []
+    for result in results:
+        row = result.row
+        ratio = "-" if result.ratio is None else f"{result.ratio:.3g}"
+        if result.ratio is not None and result.ratio <= row.mark:
+            ratio = f"**{ratio}**"
+        if result.note:
+            notes.append(f"{len(notes) + 1}. {row.what}, against {row.against}: {result.note}.")
+            ratio += f" ({len(notes)})"
+        aim = "" if row.aim is None else f"{row.aim:g}"
+        cells = (row.what, row.against, ratio, f"{row.mark:g}", aim, _shown(result.ours, result.unit),
+                 _shown(result.peer, result.unit), result.equal)  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines + (["", *notes] if notes else []))
+
+
+def document(results: Mapping[str, Sequence[Result]], common: Mapping[str, str]) -> str:
+    """The text of docs/benchmarks.md."""
+    parts = [
+        "# Benchmarks",
+        "Written by `make bench`. Each row is a ratio of times, hrseg's over the peer's, both measured in turns in one "
+        "run under the same conditions; medians, with half the distance of the quartiles. Where several routes are "
+        "named, the fastest counts. Bold: the mark is reached. The last column is the comparison of the results of "
+        "both sides, made in the same run. No ratio is told while other processes take more than 0.3 CPUs, or where "
+        "the quartiles lie more than 10 % apart.",
+        "\n".join(f"- {name}: {value}" for name, value in common.items()),
+    ]
+    for subject, found in results.items():
+        parts += [f"## {subject}", table(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def as_json(results: Mapping[str, Sequence[Result]], common: Mapping[str, str]) -> str:
+    """One line: the conditions, and every row with its figures; null is not measured."""
+    rows = [
+        {
+            "subject": subject,
+            "what": result.row.what,
+            "against": result.row.against,
+            "ratio": result.ratio,
+            "mark": result.row.mark,
+            "aim": result.row.aim,
+            "unit": result.unit,
+            "ours": _plain(result.ours),
+            "peer": _plain(result.peer),
+            "equal": result.equal,
+            "note": result.note,
+        }
+        for subject, found in results.items()
+        for result in found
+    ]
+    return json.dumps({**common, "rows": rows}, allow_nan=False)
+
+
+def _plain(figure: Figure | None) -> dict[str, Any] | None:
+    if figure is None:
+        return None
+    return {"side": figure.side, "median": figure.median, "quartiles": [figure.low, figure.high]}
+
+
+def _shown(figure: Figure | None, unit: str) -> str:
+    if figure is None:
+        return "-"
+    factor, name = (1e3, "ms") if unit.startswith("s") else (1.0, unit)
+    return f"{figure.side}: {figure.median * factor:.3g} ± {(figure.high - figure.low) / 2 * factor:.1g} {name}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""tools/benchmark.py SUBJECT [--variant V] [--size HxW] [--json PATH]: hrseg beside its peers."""
+
+import sys
+
+from hrseg.benchmark import main
+
+if __name__ == "__main__":
+    sys.exit(main())
