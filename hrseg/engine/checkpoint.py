@@ -54,21 +54,22 @@ def load(path: str | Path) -> dict[str, Any]:
         raise WeightsError(path, f"holds more than tensors and plain types: {_first_line(error)}.") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(path, f"cannot be read, it may be cut short: {_first_line(error)}.") from None
-    if not isinstance(state, dict) or not state.keys() >= KEYS or not isinstance(state["format"], int):
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")
-    if state["format"] > FORMAT:
-        raise WeightsError(path, f"has format {state['format']}; this hrseg reads up to {FORMAT}.", "Update hrseg.")
+    require_readable(state, path)
     return state
+
+
+def require_readable(state: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint of a format that is newer than this code."""
+    version = state.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise WeightsError(path, f"has format {version}; this hrseg reads up to {FORMAT}.", "Update hrseg.")
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
-
-
-def network_weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights that count: the running average where there is one, else the model's."""
-    return state["ema"] if state.get("ema") is not None else state["model"]
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: object) -> None:

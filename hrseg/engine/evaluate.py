@@ -26,12 +26,14 @@ from hrseg import config as settings
 from hrseg.cli import command, parser, split_settings
 from hrseg.config import Config, RunConfig
 from hrseg.data.loader import Normalise, eval_loader
-from hrseg.engine import checkpoint, cpu
+from hrseg.engine import cpu
 from hrseg.engine.infer import Inference
-from hrseg.errors import ConfigError, DataError, HrsegError, WeightsError
+from hrseg.engine.loaded import load_checkpoint
+from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation, Task
+from hrseg.weights.source import locate
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -199,35 +201,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model out of a checkpoint, with all it needs to be used."""
-
-    model: nn.Module
-    space: LabelSpace
-    normalisation: Normalisation
-    config: Config
-    step: int
-
-
-def load_checkpoint(path: Path, *, trust_code: bool = False) -> Loaded:
-    """The model of one of hrseg's checkpoints, in evaluation mode on the CPU.
-
-    trust_code: obey dotted paths (code outside hrseg) that the checkpoint's settings name.
-    Raises WeightsError, also where a dotted path is named and not trusted.
-    """
-    saved = checkpoint.load(path)
-    config = settings.parse(saved["config"], where=str(path))
-    outside = build.dotted_paths(config)
-    if outside and not trust_code:
-        raise WeightsError(path, f"names code outside hrseg: {', '.join(outside)}.", "If you trust it: --trust-code.")
-    space = LabelSpace.from_plain(saved)
-    normalisation = Normalisation.from_plain(saved["normalisation"])
-    model = build.model(config, space, normalisation.channels, pretrained=False)
-    checkpoint.load_weights(model, checkpoint.network_weights(saved), path)
-    return Loaded(model.eval(), space, normalisation, config, saved["step"])
-
-
 @command
 def main(argv: Sequence[str]) -> int:
     """tools/test.py: score a checkpoint and print the class table."""
@@ -239,7 +212,9 @@ def main(argv: Sequence[str]) -> int:
         "  torchrun --nproc-per-node=4 tools/test.py configs/cityscapes.yaml --checkpoint best.pt",
     )
     arguments.add_argument("words", nargs="*", metavar="[CONFIG] key=value", help="settings; default: the checkpoint's")
-    arguments.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
+    arguments.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="of hrseg or any family of docs/weights.md; hub ids too"
+    )
     arguments.add_argument("--definition", help="how an absent class counts: cityscapes, ade20k, hrnet, mmseg or smp")
     arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
@@ -250,11 +225,13 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
     plain = settings.read_with_base(files[0]) if files else loaded.config.to_plain()
     config = settings.parse(settings.override(plain, overrides), where=files[0] if files else str(args.checkpoint))
-    folder = args.out or _run_folder(args.checkpoint)
+    path = locate(args.checkpoint)
+    folder = args.out or _run_folder(path if path == Path(args.checkpoint) else Path("runs") / path.name)
     device = set_up(config.run)
     with distributed.process_group(device):
         dataset = build.dataset(config, config.data.val_split)
-        if dataset.space.names != loaded.space.names:
+        known, own = dataset.space.names, loaded.space.names
+        if len(known) != len(own) if loaded.classes_assumed else known != own:
             raise ConfigError(
                 f"data.dataset: {config.data.dataset}",
                 f"its {len(dataset.space.names)} classes are not the checkpoint's {len(loaded.space.names)}.",
@@ -278,7 +255,7 @@ def main(argv: Sequence[str]) -> int:
             on_prediction=drawn,
         )
         if distributed.is_main():
-            write_evidence(folder, evaluation, config, config.data.val_split, args.checkpoint, loaded.step)
+            write_evidence(folder, evaluation, config, config.data.val_split, path, loaded.step)
             print(table(evaluation.scores))
             print(summary(evaluation, folder, draw(drawn, folder)))
     return 0

@@ -135,16 +135,18 @@ def train(
             require_sound(sets, workers=config.data.workers)
         distributed.barrier()
         space, sample = train_set.space, train_set[0]
-        known = None
+        known = start = None
         if resumed is not None:
             known = Normalisation.from_plain(resumed["normalisation"])
         elif config.model.weights:
-            known = weights.inspect(config.model.weights.removesuffix("#encoder")).normalisation
+            start = weights.read(config.model.weights.removesuffix("#encoder"))
+            known = weights.inspect(start).normalisation
         normalisation = build.normalisation(config, sample, known)
 
         model = build.model(config, space, normalisation.channels, pretrained=resumed is None)
-        if config.model.weights and resumed is None:
-            log.info(str(weights.load(model, config.model.weights)))
+        if start is not None:
+            log.info(str(weights.load(model, start, encoder_only=str(config.model.weights).endswith("#encoder"))))
+            start = None  # its tensors are copied: free them
         optim.freeze(model, config.train.freeze)
         model = build.convert_sync_bn(model, config, device)
         module = LossOfBatch(model, criterion, Normalise(normalisation), config.train)

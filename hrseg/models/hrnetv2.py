@@ -16,7 +16,6 @@ from segmentation_models_pytorch.base.modules import Activation
 from segmentation_models_pytorch.base.utils import is_torch_compiling
 from torch import Tensor, nn
 
-from hrseg.models.encoder import same_class
 from hrseg.models.hrnet import HRNet
 
 # The head's parameters in the reference checkpoints, and here.
@@ -174,18 +173,3 @@ def takes_any_size(encoder: nn.Module, in_channels: int) -> bool:
     finally:
         encoder.train()
     return True
-
-
-def register() -> None:
-    """Add HRNetV2 to smp: smp.create_model("hrnetv2", ...) and smp.from_pretrained then know it; twice is harmless.
-
-    Raises RuntimeError where smp has another architecture of that name.
-    """
-    for other in (smp.MODEL_ARCHITECTURES_MAPPING.get("hrnetv2"), getattr(smp, "HRNetV2", None)):
-        if other is not None and not same_class(other, HRNetV2):
-            raise RuntimeError(
-                f"smp already has an architecture HRNetV2, {other.__module__}.{other.__qualname__}: "
-                "hrseg cannot register its own."
-            )
-    smp.MODEL_ARCHITECTURES_MAPPING["hrnetv2"] = HRNetV2
-    smp.HRNetV2 = HRNetV2

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.base import ClassificationHead, SegmentationModel
@@ -18,7 +17,6 @@ from segmentation_models_pytorch.base.initialization import initialize_head
 from segmentation_models_pytorch.base.utils import is_torch_compiling
 from torch import Tensor, nn
 
-from hrseg.models.encoder import same_class
 from hrseg.models.hrnetv2 import HRNetV2Head, TrainOutput, four_scales, takes_any_size
 
 # How the names of the heads' parameters begin in the reference checkpoints, and here; one to one.
@@ -161,18 +159,3 @@ class OCRNet(SegmentationModel):
         """As smp's, with encoder_weights null: the weights are in the file, so that loading asks no hub."""
         self.config["encoder_weights"] = None
         return super().save_pretrained(save_directory, *args, **kwargs)
-
-
-def register() -> None:
-    """Add OCRNet to smp: smp.create_model("ocrnet", ...) and smp.from_pretrained then know it; twice is harmless.
-
-    Raises RuntimeError where smp has another architecture of that name.
-    """
-    for other in (smp.MODEL_ARCHITECTURES_MAPPING.get("ocrnet"), getattr(smp, "OCRNet", None)):
-        if other is not None and not same_class(other, OCRNet):
-            raise RuntimeError(
-                f"smp already has an architecture OCRNet, {other.__module__}.{other.__qualname__}: "
-                "hrseg cannot register its own."
-            )
-    smp.MODEL_ARCHITECTURES_MAPPING["ocrnet"] = OCRNet
-    smp.OCRNet = OCRNet

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import hrseg.config as settings
 from hrseg.cli import command, parser
 from hrseg.errors import ConfigError, WeightsError
 from hrseg.weights import recipes
 from hrseg.weights.families import ALIASES, FAMILIES
-from hrseg.weights.found import SEGMENTING, Found, build_model, inspect
+from hrseg.weights.found import Found, build_model, inspect, settings_of
 from hrseg.weights.save import SAVED, save, write_safetensors, write_torch
 
-FORMAT = 1
 YAML_ENDINGS = (".yaml", ".yml")
 
 
@@ -88,32 +85,6 @@ def write(found: Found, out: Path, family: str = "hrseg", *, encoder_only: bool 
         return [write_safetensors(out, found.tensors, beside)]
     training = dict.fromkeys(("ema", "optimizer", "scaler", "rng", "best"))
     return [write_torch(out, {"model": found.tensors, **training, "step": 0, "epoch": 0, **beside})]
-
-
-def settings_of(found: Found) -> dict[str, Any]:
-    """What a checkpoint of hrseg has beside its tensors: enough to build the model and to feed it."""
-    model: dict[str, Any] = {"arch": found.architecture, "encoder": found.encoder}
-    if found.bn_momentum is not None:
-        model["bn_momentum"] = found.bn_momentum
-    if found.align_corners:
-        model["align_corners"] = True
-    model |= found.options
-    if found.config is not None:
-        config = found.config
-    elif found.architecture in SEGMENTING:
-        data = {"mean": list(found.normalisation.mean), "std": list(found.normalisation.std)}
-        config = settings.parse({"model": model, "data": data}).to_plain()
-    else:
-        config = {"model": {**model, "outputs": found.outputs}}
-    space = found.space.to_plain() if found.space is not None else {"classes": None, "task": None, "ignore_index": None}
-    origin = {"family": found.family.name, "source": found.source}
-    return {
-        "format": FORMAT,
-        "config": config,
-        "normalisation": found.normalisation.to_plain(),
-        **space,
-        "origin": origin,
-    }
 
 
 def _recipe(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
+from hrseg import config as settings
 from hrseg import models
 from hrseg.config import ModelConfig
 from hrseg.data.ade20k import CLASSES as ADE20K
@@ -119,14 +120,18 @@ class Found:
 
 
 def inspect(
-    source: Source, *, family: str | None = None, align_corners: bool | None = None, encoder_only: bool = False
+    source: Source | Checkpoint,
+    *,
+    family: str | None = None,
+    align_corners: bool | None = None,
+    encoder_only: bool = False,
 ) -> Found:
     """What a checkpoint is, by the names and shapes of its tensors, never by its own name.
 
     family: where the names mislead. align_corners: what the person knows where the file cannot tell. The report may say
     that the file is not whole; `build_model` then refuses it. Raises WeightsError where there is no HRNet in it.
     """
-    checkpoint = read(source)
+    checkpoint = source if isinstance(source, Checkpoint) else read(source)
     if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
         found = _from_settings(checkpoint)
         reading = recognise(checkpoint, family, _on_meta(found).state_dict().keys())
@@ -271,8 +276,8 @@ def _from_settings(checkpoint: Checkpoint) -> Found:
     """A checkpoint of hrseg carries its own settings."""
     beside = checkpoint.beside
     try:
-        settings = dict(beside["config"]["model"])
-        arch, encoder = str(settings["arch"]), str(settings["encoder"])
+        own = dict(beside["config"]["model"])
+        arch, encoder = str(own["arch"]), str(own["encoder"])
         normalisation = Normalisation.from_plain(beside["normalisation"])
         space = LabelSpace.from_plain(beside) if beside.get("classes") is not None else None
     except (KeyError, TypeError, ValueError) as error:
@@ -285,12 +290,38 @@ def _from_settings(checkpoint: Checkpoint) -> Found:
         FAMILIES["hrseg"],
         arch,
         encoder,
-        space.outputs if space is not None else settings.get("outputs"),
+        space.outputs if space is not None else own.get("outputs"),
         in_channels=normalisation.channels,
-        align_corners=bool(settings.get("align_corners", False)),
-        bn_momentum=settings.get("bn_momentum"),
+        align_corners=bool(own.get("align_corners", False)),
+        bn_momentum=own.get("bn_momentum"),
         normalisation=normalisation,
         space=space,
-        options={key: value for key, value in settings.items() if key not in SETTINGS},
+        options={key: value for key, value in own.items() if key not in SETTINGS},
         config=dict(beside["config"]),
     )
+
+
+def settings_of(found: Found) -> dict[str, Any]:
+    """What a checkpoint of hrseg has beside its tensors: enough to build the model and to feed it."""
+    model: dict[str, Any] = {"arch": found.architecture, "encoder": found.encoder}
+    if found.bn_momentum is not None:
+        model["bn_momentum"] = found.bn_momentum
+    if found.align_corners:
+        model["align_corners"] = True
+    model |= found.options
+    if found.config is not None:
+        config = found.config
+    elif found.architecture in SEGMENTING:
+        data = {"mean": list(found.normalisation.mean), "std": list(found.normalisation.std)}
+        config = settings.parse({"model": model, "data": data}).to_plain()
+    else:
+        config = {"model": {**model, "outputs": found.outputs}}
+    space = found.space.to_plain() if found.space is not None else {"classes": None, "task": None, "ignore_index": None}
+    origin = {"family": found.family.name, "source": found.source}
+    return {
+        "format": 1,
+        "config": config,
+        "normalisation": found.normalisation.to_plain(),
+        **space,
+        "origin": origin,
+    }

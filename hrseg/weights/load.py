@@ -7,20 +7,22 @@ from torch import nn
 from hrseg.errors import WeightsError
 from hrseg.weights.fit import fit, recognise
 from hrseg.weights.report import Report
-from hrseg.weights.source import Source, read
+from hrseg.weights.source import Checkpoint, Source, read
 
 
-def load(model: nn.Module, source: Source, *, family: str | None = None, encoder_only: bool = False) -> Report:
+def load(
+    model: nn.Module, source: Source | Checkpoint, *, family: str | None = None, encoder_only: bool = False
+) -> Report:
     """Copy a checkpoint of any family into a model.
 
-    source: as in `read`; "#encoder" at its end means encoder_only. family: a name of FAMILIES where the names of the
-    tensors mislead. encoder_only: leave the file's head out. A head of other classes keeps its start values, and so
-    does any head if the file has none; the report names them. Raises WeightsError, naming the tensors, where the
-    encoder does not fit whole or the file's head is another than the model's.
+    source: as in `read`, or what it returned; "#encoder" at its end: encoder_only. family: a name of FAMILIES, where
+    the names of the tensors mislead. encoder_only: leave the file's head out. A head of other classes keeps its start
+    values, and so does any head if the file has none; the report names them. Raises WeightsError, naming the tensors,
+    where the encoder does not fit whole or the file's head is another than the model's.
     """
     if isinstance(source, str) and source.endswith("#encoder"):
         source, encoder_only = source.removesuffix("#encoder"), True
-    checkpoint = read(source)
+    checkpoint = source if isinstance(source, Checkpoint) else read(source)
     reading = recognise(checkpoint, family, model.state_dict().keys())
     tensors, report = fit(model, checkpoint, reading, encoder_only=encoder_only)
     if not report.fits or not tensors:

@@ -123,26 +123,27 @@ def written(golden: Path, case: Case, tmp_path: Path) -> weights.source.Source:
     return path
 
 
-@pytest.mark.parametrize(
-    "case", [*QUICK, *(pytest.param(c, marks=pytest.mark.long) for c in LONG)], ids=lambda case: case.name
-)
-def test_a_file_of_its_home_computes_what_it_computed_there(golden, tmp_path, case):
+def quick_and_long(case: Case) -> list[Any]:
+    """A case at the small input, and at the larger one in the long form."""
+    small = () if case in QUICK else (pytest.mark.long,)
+    return [
+        pytest.param(case, "input_hw", "half.", marks=small, id=case.name),
+        pytest.param(case, "large_input_hw", "half.large.", marks=pytest.mark.long, id=f"{case.name}-large"),
+    ]
+
+
+@pytest.mark.parametrize(("case", "size", "place"), [p for case in (*QUICK, *LONG) for p in quick_and_long(case)])
+def test_a_file_of_its_home_computes_what_it_computed_there(golden, tmp_path, case, size, place):
     found = weights.inspect(written(golden, case, tmp_path), **case.options)
     assert found.encoder == case.encoder
     model = weights.build_model(found)
     expected = np.load(golden / f"{case.name}.npz")
-    compared = 0
-    for size, place in (("input_hw", "half."), ("large_input_hw", "half.large.")):
-        if size not in expected or (place == "half.large." and case in QUICK):
-            continue
-        with torch.no_grad():
-            given = case.outputs(model, reference_input(*expected[size]))
-        for name, tensor in given.items():
-            if f"{place}out.{name}" in expected:
-                assert_close(tensor, expected[f"{place}out.{name}"])
-                compared += 1
-            elif f"{place}sub8.{name}" in expected:
-                assert_close(tensor[..., ::8, ::8], expected[f"{place}sub8.{name}"])
-                compared += 1
-    names = {key.rpartition(".")[2] for key in expected if key.startswith(("half.out.", "half.sub8."))}
-    assert compared >= len(names)
+    names = {key.rpartition(".")[2] for key in expected if key.startswith((f"{place}out.", f"{place}sub8."))}
+    assert names
+    with torch.no_grad():
+        given = case.outputs(model, reference_input(*expected[size]))
+    for name in sorted(names):
+        if f"{place}out.{name}" in expected:
+            assert_close(given[name], expected[f"{place}out.{name}"])
+        else:
+            assert_close(given[name][..., ::8, ::8], expected[f"{place}sub8.{name}"])

@@ -1,0 +1,72 @@
+"""A model out of a checkpoint of any family, with all that it needs to be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hrseg import build, weights
+from hrseg import config as settings
+from hrseg.config import Config
+from hrseg.engine import checkpoint
+from hrseg.errors import WeightsError
+from hrseg.task import LabelSpace, Normalisation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them."""
+
+    model: nn.Module
+    space: LabelSpace
+    normalisation: Normalisation
+    config: Config
+    step: int
+    classes_assumed: bool = False
+
+
+def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
+    """The model of a checkpoint, in evaluation mode on the CPU, with the weights that count: averaged ones come first.
+
+    source: a file of hrseg or of any family that `hrseg.weights` knows, a hub id or an address. trust_code: obey dotted
+    paths (code outside hrseg) that the checkpoint's settings name.
+    Raises WeightsError, also where a dotted path is named and not trusted.
+    """
+    content = weights.read(source)
+    beside = content.beside
+    if not isinstance(beside.get("config"), Mapping) or "normalisation" not in beside:
+        return _of_another_family(content)
+    if beside.get("classes") is None:
+        raise WeightsError(
+            source, "is no segmentation model: it has no classes.", "tools/convert.py --inspect names it."
+        )
+    checkpoint.require_readable(beside, source)
+    config = settings.parse(beside["config"], where=str(source))
+    outside = build.dotted_paths(config)
+    if outside and not trust_code:
+        raise WeightsError(source, f"names code outside hrseg: {', '.join(outside)}.", "If you trust it: --trust-code.")
+    space = LabelSpace.from_plain(beside)
+    normalisation = Normalisation.from_plain(beside["normalisation"])
+    model = build.model(config, space, normalisation.channels, pretrained=False)
+    checkpoint.load_weights(model, content.tensors, source)
+    return Loaded(model.eval(), space, normalisation, config, beside.get("step") or 0)
+
+
+def _of_another_family(content: weights.Checkpoint) -> Loaded:
+    found = weights.inspect(content)
+    if found.space is None:
+        what = f"is no segmentation model: {found.family.about}, {found.architecture}."
+        raise WeightsError(content.source, what, "Train on it: model.weights, model.encoder_weights.")
+    model = weights.build_model(found)
+    log.info(f"{content.source}: {found.family.name}, {found.architecture} over {found.encoder}, {found.report}")
+    for question in found.questions:
+        log.warning(f"to decide: {question}")
+    config = settings.parse(weights.settings_of(found)["config"], where=content.source)
+    assumed = any("no names in the file" in question for question in found.questions)
+    return Loaded(model, found.space, found.normalisation, config, 0, assumed)
