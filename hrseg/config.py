@@ -168,6 +168,7 @@ class EvalConfig(Section):
     short_side: Positive | None = None  # the image's short side is brought to this; scores stay at the label's own size
     scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]  # softmax averaged
     flip: bool = False
+    turns: bool = False  # by right angles
     batch_size: Positive = 1  # images of one size that go through the network together
     precision: Literal["fp32", "bf16", "fp16"] | None = None  # null: as in training
     definition: Literal["cityscapes", "ade20k", "hrnet", "mmseg", "smp"] | None = None  # how an absent class counts

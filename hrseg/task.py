@@ -96,6 +96,11 @@ class Normalisation:
     def channels(self) -> int:
         return len(self.mean)
 
+    @classmethod
+    def none(cls, channels: int) -> Normalisation:
+        """Leaves every value as it is."""
+        return cls((0.0,) * channels, (1.0,) * channels, ((0.0, 1.0),) * channels)
+
     def to_plain(self) -> dict[str, Any]:
         return {key: [list(v) if isinstance(v, tuple) else v for v in values] for key, values in asdict(self).items()}
 

@@ -28,7 +28,7 @@ from hrseg.config import Config, RunConfig
 from hrseg.data.loader import Normalise, eval_loader
 from hrseg.engine import cpu
 from hrseg.engine.infer import Inference
-from hrseg.engine.loaded import load_checkpoint
+from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
 from hrseg.report import pictures
@@ -168,9 +168,18 @@ class ValidationPictures:
 
 
 def write_evidence(
-    folder: Path, evaluation: Evaluation, config: Config, split: str, checkpoint_path: Path, step: int
+    folder: Path,
+    evaluation: Evaluation,
+    config: Config,
+    split: str,
+    checkpoint_path: Path,
+    step: int,
+    averaged_with: Sequence[tuple[Path, int]] = (),
 ) -> dict[str, Any]:
-    """Write metrics.json and per_image.npz into a run folder and return the content of the first."""
+    """Write metrics.json and per_image.npz into a run folder and return the content of the first.
+
+    averaged_with: path and step of the other checkpoints of an ensemble.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -179,7 +188,8 @@ def write_evidence(
         **evaluation.scores.to_plain(),
         "split": split,
         "images": len(evaluation.per_image),
-        "checkpoint": {"path": str(checkpoint_path), "sha256": _sha256(checkpoint_path), "step": step},
+        "checkpoint": _identity(checkpoint_path, step),
+        "averaged_with": [_identity(*other) for other in averaged_with] or None,
         "config": config.to_plain(),
         "versions": versions(),
     }
@@ -188,6 +198,10 @@ def write_evidence(
     temporary.replace(folder / "metrics.json")
     evaluation.per_image.save(folder / "per_image.npz")
     return metrics
+
+
+def _identity(path: Path, step: int) -> dict[str, Any]:
+    return {"path": str(path), "sha256": _sha256(path), "step": step}
 
 
 def _sha256(path: Path) -> str:
@@ -209,11 +223,16 @@ def main(argv: Sequence[str]) -> int:
         "examples:\n"
         "  tools/test.py --checkpoint runs/demo/checkpoints/best.pt\n"
         "  tools/test.py --checkpoint best.pt data.root=/data/cityscapes eval.flip=true 'eval.scales=[0.75, 1, 1.25]'\n"
+        "  tools/test.py --checkpoint fold_0.pt --checkpoint fold_1.pt eval.turns=true\n"
         "  torchrun --nproc-per-node=4 tools/test.py configs/cityscapes.yaml --checkpoint best.pt",
     )
     arguments.add_argument("words", nargs="*", metavar="[CONFIG] key=value", help="settings; default: the checkpoint's")
     arguments.add_argument(
-        "--checkpoint", required=True, metavar="PATH", help="of hrseg or any family of docs/weights.md; hub ids too"
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        action="append",
+        help="of hrseg or any family of docs/weights.md; hub ids too; given several times, answers are averaged",
     )
     arguments.add_argument("--definition", help="how an absent class counts: cityscapes, ade20k, hrnet, mmseg or smp")
     arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
@@ -222,11 +241,17 @@ def main(argv: Sequence[str]) -> int:
     files, overrides = split_settings(args.words)
     if len(files) > 1:
         raise ConfigError(f"'{files[1]}'", "is one word too many.", "Give one CONFIG and key=value settings.")
-    loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
+    members = load_checkpoints(args.checkpoint, trust_code=args.trust_code)
+    loaded = members[0]
+    model, normalisation = loaded.model, loaded.normalisation
+    if len(members) > 1:
+        model, normalisation = ensemble(members), Normalisation.none(normalisation.channels)
     plain = settings.read_with_base(files[0]) if files else loaded.config.to_plain()
-    config = settings.parse(settings.override(plain, overrides), where=files[0] if files else str(args.checkpoint))
-    path = locate(args.checkpoint)
-    folder = args.out or _run_folder(path if path == Path(args.checkpoint) else Path("runs") / path.name)
+    config = settings.parse(settings.override(plain, overrides), where=files[0] if files else args.checkpoint[0])
+    paths = [locate(source) for source in args.checkpoint]
+    folder = args.out or _run_folder(paths[0] if paths[0] == Path(args.checkpoint[0]) else Path("runs") / paths[0].name)
+    if len(members) > 1 and not args.out:
+        folder = folder / "ensemble"
     device = set_up(config.run)
     with distributed.process_group(device):
         dataset = build.dataset(config, config.data.val_split)
@@ -242,10 +267,10 @@ def main(argv: Sequence[str]) -> int:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
-            loaded.model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             dataset,
             Inference.from_config(config.eval, loaded.space.task),
-            loaded.normalisation,
+            normalisation,
             device=device,
             precision=config.eval.precision or config.train.precision,
             definition=args.definition or config.eval.definition,
@@ -255,7 +280,8 @@ def main(argv: Sequence[str]) -> int:
             on_prediction=drawn,
         )
         if distributed.is_main():
-            write_evidence(folder, evaluation, config, config.data.val_split, path, loaded.step)
+            others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
+            write_evidence(folder, evaluation, config, config.data.val_split, paths[0], loaded.step, others)
             print(table(evaluation.scores))
             print(summary(evaluation, folder, draw(drawn, folder)))
     return 0

@@ -1,7 +1,10 @@
-"""Whole image, sliding window, flips and scales around any model."""
+"""Whole image, sliding window, flips, right-angle turns and scales around any model; several models as one."""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +21,9 @@ Size = tuple[int, int]
 class Inference:
     """How an image is answered. Call it with a model and a normalised image.
 
-    With one scale and no flip the answer is the model's logits. Otherwise it is the logarithm of the mean over scales
-    and flips of the probabilities (softmax; sigmoid for binary and multilabel), as logits, so that both are read alike.
+    With one scale, no flip and no turns the answer is the model's logits. Otherwise it is the logarithm of the mean, over
+    all these views of the probabilities (softmax; sigmoid for binary and multilabel), as logits, so that both are read
+    alike. Flips and turns together are the eight views of a square.
     """
 
     task: Task
@@ -27,23 +31,25 @@ class Inference:
     stride: Size | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    turns: bool = False  # by 0, 90, 180 and 270 degrees
 
     @classmethod
     def from_config(cls, config: EvalConfig, task: Task) -> Inference:
         window = config.window if config.mode == "slide" else None
         stride = config.stride or (window and (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)))
-        return cls(task, window, stride if window else None, tuple(config.scales), config.flip)
+        return cls(task, window, stride if window else None, tuple(config.scales), config.flip, config.turns)
 
     def __call__(self, model: nn.Module, image: Tensor, size: Size | None = None) -> Tensor:
         """Float logits [N, K, *size] of a normalised image [N, C, H, W]; size: (height, width), default the image's."""
         size = size or (image.shape[-2], image.shape[-1])
-        if self.scales == (1.0,) and not self.flip:
+        if self.scales == (1.0,) and not self.flip and not self.turns:
             return resize(self._logits(model, image), size)
         total, views = torch.zeros(()), 0
         for scale in self.scales:
             scaled = resize(image, (max(1, round(image.shape[-2] * scale)), max(1, round(image.shape[-1] * scale))))
-            for flipped in (False, True) if self.flip else (False,):
-                logits = self._logits(model, scaled.flip(-1) if flipped else scaled)
+            for flipped, turn in itertools.product((False, True) if self.flip else (False,), self._turns()):
+                view = torch.rot90(scaled.flip(-1) if flipped else scaled, turn, (-2, -1))
+                logits = torch.rot90(self._logits(model, view), -turn, (-2, -1))
                 probabilities = self.probabilities(resize(logits.flip(-1) if flipped else logits, size))
                 total, views = total.to(probabilities) + probabilities, views + 1
         mean = total / views
@@ -60,11 +66,43 @@ class Inference:
         labels = (logits > 0).to(torch.uint8)
         return labels.squeeze(1) if self.task is Task.BINARY else labels
 
+    def _turns(self) -> range:
+        return range(4 if self.turns else 1)
+
     def _logits(self, model: nn.Module, image: Tensor) -> Tensor:
         if self.window is None:
             return forward(model, image)
         assert self.stride is not None
         return slide(model, image, self.window, self.stride)
+
+
+class Ensemble(nn.Module):
+    """Several models as one: images [N, C, H, W] in their own number type to logits of the mean of the probabilities.
+
+    Each model sees the image normalised by its own module of `normalise`, so what comes in is not normalised.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], normalise: Sequence[nn.Module], task: Task):
+        super().__init__()
+        self.models, self.normalise, self.task = nn.ModuleList(models), nn.ModuleList(normalise), task
+
+    def forward(self, image: Tensor) -> Tensor:
+        pairs = zip(self.models, self.normalise, strict=True)
+        return mean_logits([forward(model, normalise(image)) for model, normalise in pairs], self.task)
+
+
+def mean_logits(logits: Sequence[Tensor], task: Task) -> Tensor:
+    """The logits [N, K, H, W] whose probabilities are the mean of those of several; the one itself where it is alone.
+
+    In logarithms throughout, so that a probability too small for float32 gives no infinity.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    if task is Task.MULTICLASS:
+        return torch.stack([one.log_softmax(dim=1) for one in logits]).logsumexp(dim=0) - math.log(len(logits))
+    yes = torch.stack([F.logsigmoid(one) for one in logits]).logsumexp(dim=0)
+    no = torch.stack([F.logsigmoid(-one) for one in logits]).logsumexp(dim=0)
+    return yes - no
 
 
 def forward(model: nn.Module, image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from torch import nn
 from hrseg import build, weights
 from hrseg import config as settings
 from hrseg.config import Config
+from hrseg.data.loader import Normalise
 from hrseg.engine import checkpoint
+from hrseg.engine.infer import Ensemble
 from hrseg.errors import WeightsError
 from hrseg.task import LabelSpace, Normalisation
 
@@ -56,6 +58,34 @@ def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
     model = build.model(config, space, normalisation.channels, pretrained=False)
     checkpoint.load_weights(model, content.tensors, source)
     return Loaded(model.eval(), space, normalisation, config, beside.get("step") or 0)
+
+
+def load_checkpoints(sources: Sequence[str | Path], *, trust_code: bool = False) -> list[Loaded]:
+    """Checkpoints whose answers are averaged.
+
+    Raises WeightsError where one has other classes, another task or takes other images than the first.
+    """
+    loaded = [load_checkpoint(source, trust_code=trust_code) for source in sources]
+    first = loaded[0]
+    for source, other in zip(sources[1:], loaded[1:], strict=True):
+        ranges = (other.normalisation.input_range, first.normalisation.input_range)
+        if (other.space.names, other.space.task) != (first.space.names, first.space.task):
+            raise WeightsError(source, f"has other classes than {sources[0]}.", "Average models of the same classes.")
+        if ranges[0] != ranges[1]:
+            what = f"takes {_values(ranges[0])}, but {sources[0]} takes {_values(ranges[1])}."
+            raise WeightsError(source, what, "Average models of the same images.")
+    return loaded
+
+
+def _values(input_range: tuple[tuple[float, float], ...]) -> str:
+    ranges = ", ".join(dict.fromkeys(f"{low:g} to {high:g}" for low, high in input_range))
+    return f"{len(input_range)} channels of {ranges}"
+
+
+def ensemble(loaded: Sequence[Loaded]) -> Ensemble:
+    """One model of raw images out of several, or out of one, on the CPU."""
+    normalise = [Normalise(one.normalisation) for one in loaded]
+    return Ensemble([one.model for one in loaded], normalise, loaded[0].space.task)
 
 
 def _of_another_family(content: weights.Checkpoint) -> Loaded:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+
+from hrseg import build, config
+from hrseg.engine import checkpoint
+from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
 COLORS = {"ground": (90, 90, 90), "box": (220, 40, 40), "disc": (40, 60, 220)}
 
@@ -48,3 +53,25 @@ def config_file(shapes, tmp_path):
     path = tmp_path / "shapes.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def save_checkpoint(path, seed=0, names=tuple(COLORS), task="multiclass", channels=3, **normalisation):
+    """A checkpoint of a network with random weights whose answers differ from pixel to pixel."""
+    settings = config.parse({"model": {"encoder": "hrnetv2_w18_small_v1"}})
+    space = LabelSpace(tuple(SegmentationClass(n, COLORS.get(n, (7, 7, 7))) for n in names), Task(task))
+    usual = {"mean": (0.5,) * channels, "std": (0.25,) * channels, "input_range": ((0.0, 255.0),) * channels}
+    torch.manual_seed(seed)
+    model = build.model(settings, space, channels)
+    with torch.no_grad():
+        model.segmentation_head.conv.weight.mul_(20)
+    checkpoint.save(path, {
+        "model": model.state_dict(), "ema": None, "step": 3, "config": settings.to_plain(),
+        "normalisation": Normalisation(**usual | normalisation).to_plain(), **space.to_plain(),
+    })  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """The path of such a checkpoint, for ground, box and disc."""
+    return save_checkpoint(tmp_path_factory.mktemp("saved") / "net.pt")

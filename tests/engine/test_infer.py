@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hrseg.config import EvalConfig
-from hrseg.engine.infer import Inference, forward, slide, starts
+from hrseg.engine.infer import Ensemble, Inference, forward, mean_logits, slide, starts
 from hrseg.task import Task
 
 
@@ -88,3 +88,36 @@ def test_a_model_that_needs_whole_strides_sees_a_padded_image():
 def test_the_stride_is_two_thirds_of_the_window_unless_set():
     config = EvalConfig(mode="slide", window=(30, 60))
     assert Inference.from_config(config, Task.MULTICLASS).stride == (20, 40)
+
+
+def test_flips_and_turns_are_the_eight_views_of_a_square():
+    seen = []
+
+    class Watching(Pointwise):
+        def forward(self, x):
+            seen.append(x.clone())
+            return super().forward(x)
+
+    image = torch.randn(1, 1, 5, 9)
+    inference = Inference(Task.MULTICLASS, flip=True, turns=True)
+    given = inference(Watching(), image).softmax(1)
+    assert torch.allclose(given, Pointwise()(image).softmax(1), atol=1e-6)  # each view was turned back
+    assert len(seen) == 8
+    assert not any(a.shape == b.shape and torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+@pytest.mark.parametrize("task", [Task.MULTICLASS, Task.MULTILABEL])
+def test_an_ensemble_is_the_mean_of_the_probabilities_of_models_that_each_see_their_own_normalisation(task):
+    half, double = nn.Module(), nn.Module()
+    half.forward, double.forward = (lambda x: x / 2), (lambda x: x * 2)
+    image = torch.rand(2, 1, 6, 7) * 4
+    probabilities = Inference(task).probabilities
+    expected = (probabilities(Pointwise()(image / 2)) + probabilities(Pointwise()(image * 2))) / 2
+    given = probabilities(Ensemble([Pointwise(), Pointwise()], [half, double], task)(image))
+    assert torch.allclose(given, expected, atol=1e-6)
+
+
+def test_an_ensemble_that_is_certain_stays_finite():
+    certain = torch.tensor([1000.0, -1000.0]).reshape(1, 2, 1, 1)
+    for task in Task:
+        assert mean_logits([certain, certain], task).isfinite().all()
