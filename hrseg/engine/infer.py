@@ -21,8 +21,8 @@ Size = tuple[int, int]
 class Inference:
     """How an image is answered. Call it with a model and a normalised image.
 
-    With one scale, no flip and no turns the answer is the model's logits. Otherwise it is the logarithm of the mean, over
-    all these views of the probabilities (softmax; sigmoid for binary and multilabel), as logits, so that both are read
+    With one scale, no flip and no turns the answer is the model's logits. Otherwise it is the logarithm of the mean of
+    the probabilities of all these views (softmax; sigmoid for binary and multilabel), as logits, so that both are read
     alike. Flips and turns together are the eight views of a square.
     """
 
