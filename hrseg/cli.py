@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from hrseg.errors import HrsegError
 
+LESS_MEMORY = "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate."
+
 
 def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | None], int]:
     """A command's main: 0 when done; 2 for bad input, with one message; a bug keeps its traceback.
@@ -34,8 +36,27 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             return 0
         except KeyboardInterrupt:
             return 130
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            print(f"error: memory: {_first_line(error)} {LESS_MEMORY}", file=sys.stderr)
+            return 2
 
     return wrapped
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's and numpy's MemoryError, torch's on CUDA and on the CPU, OpenCV's."""
+    texts = ("can't allocate memory", "Insufficient memory", "Failed to allocate")
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or any(text in str(error) for text in texts)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "there is none left.").splitlines()[0]
 
 
 def parser(description: str, epilog: str) -> argparse.ArgumentParser:

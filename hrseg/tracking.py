@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hrseg.config import Config
+from hrseg.errors import HrsegError
 
 log = logging.getLogger(__name__)
 
@@ -137,15 +138,19 @@ def _start_wandb(folder: Path, config: Config) -> Any:
     run_id_file = folder / "wandb_id"
     run_id = run_id_file.read_text().strip() if run_id_file.exists() else secrets.token_hex(4)
     run_id_file.write_text(run_id)
-    return wandb.init(
-        id=run_id,
-        resume="allow",
-        mode=mode,
-        project=config.track.project,
-        entity=config.track.entity,
-        name=config.track.name or folder.name,
-        tags=config.track.tags or None,
-        dir=str(folder),
-        config=config.to_plain(),
-        settings=wandb.Settings(silent=True),
-    )
+    try:
+        return wandb.init(
+            id=run_id,
+            resume="allow",
+            mode=mode,
+            project=config.track.project,
+            entity=config.track.entity,
+            name=config.track.name or folder.name,
+            tags=config.track.tags or None,
+            dir=str(folder),
+            config=config.to_plain(),
+            settings=wandb.Settings(silent=True),
+        )
+    except Exception as error:  # a wrong key, a project that is not there, no network, a settings error: all its own
+        what = f"wandb does not start: {(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
+        raise HrsegError("track.wandb", what, "Mend it, or keep the run here: track.wandb=offline.") from error

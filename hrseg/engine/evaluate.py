@@ -26,7 +26,7 @@ from hrseg import config as settings
 from hrseg.cli import command, parser, split_settings
 from hrseg.config import Config, RunConfig
 from hrseg.data.loader import Normalise, eval_loader
-from hrseg.engine import cpu
+from hrseg.engine import cpu, memory
 from hrseg.engine.infer import Inference
 from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.errors import ConfigError, DataError, HrsegError
@@ -265,6 +265,7 @@ def main(argv: Sequence[str]) -> int:
         channels, wanted = getattr(dataset, "in_channels", None), loaded.normalisation.channels
         if channels is not None and channels != wanted:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
+        memory.require_room_for_evaluation(config.eval, dataset, device)
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
             model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -26,14 +26,14 @@ from hrseg.config import Config, TrainConfig
 from hrseg.data.checks import require_sound
 from hrseg.data.loader import Batch, Normalise, iterations_per_epoch, train_loader
 from hrseg.data.transforms import train_transform
-from hrseg.engine import checkpoint, optim
+from hrseg.engine import checkpoint, memory, optim
 from hrseg.engine.evaluate import PRECISIONS, ValidationPictures, evaluate, set_up, write_evidence
 from hrseg.engine.infer import Inference
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.losses import CombinedLoss, LossValue
 from hrseg.models.hrnet import HRNet
 from hrseg.report import pictures
-from hrseg.task import LabelSpace, Normalisation
+from hrseg.task import LabelSpace, Normalisation, Sample
 from hrseg.tracking import NoTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -130,11 +130,10 @@ def train(
         batch_size = _batch_size_of_process(config)
         criterion = build.criterion(config, train_set.space)
         _require_same_channels(train_set, val_set)
-        if config.data.check and distributed.is_main():
-            sets = {config.data.train_split: train_set, config.data.val_split: val_set}
-            require_sound(sets, workers=config.data.workers)
-        distributed.barrier()
-        space, sample = train_set.space, train_set[0]
+        sets = {config.data.train_split: train_set, config.data.val_split: val_set}
+        space, sample = train_set.space, _first_sample(train_set, sets, config)
+        memory.require_room_for_samples(config.augment, sample)
+        transform = train_transform(config.augment, space, channels=sample.image.shape[2], dtype=sample.image.dtype)
         known = start = None
         if resumed is not None:
             known = Normalisation.from_plain(resumed["normalisation"])
@@ -148,10 +147,17 @@ def train(
             log.info(str(weights.load(model, start, encoder_only=str(config.model.weights).endswith("#encoder"))))
             start = None  # its tensors are copied: free them
         optim.freeze(model, config.train.freeze)
+        part = batch_size // config.train.accumulate
+        memory.require_room_for_step(config, model, space, sample, part, device)
         model = build.convert_sync_bn(model, config, device)
         module = LossOfBatch(model, criterion, Normalise(normalisation), config.train)
         module.to(device).to(memory_format=module.layout)  # type: ignore[call-overload]
         optimizer = optim.optimizer(model, config.optim)
+        # The settings are sound: now all files are looked at, which may take minutes.
+        if config.data.check and distributed.is_main():
+            require_sound(sets, workers=config.data.workers)
+        distributed.barrier()
+        memory.require_room_for_evaluation(config.eval, val_set, device)
         scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         ema = optim.Ema(model, config.train.ema) if config.train.ema else None
         state = State()
@@ -167,7 +173,7 @@ def train(
         checkpoint_every = config.train.checkpoint_every or val_every
         loader = train_loader(
             train_set,
-            train_transform(config.augment, space, channels=sample.image.shape[2], dtype=sample.image.dtype),
+            transform,
             batch_size=batch_size,
             seed=config.run.seed,
             rank=distributed.rank(),
@@ -330,6 +336,15 @@ def _restore(
         group.update(options)  # a changed weight decay or momentum counts from here on
     scaler.load_state_dict(saved["scaler"])
     return State(saved["step"], saved["best"])
+
+
+def _first_sample(train_set: Any, sets: dict[str, Any], config: Config) -> Sample:
+    try:
+        return train_set[0]
+    except HrsegError:
+        if config.data.check and distributed.is_main():
+            require_sound(sets, workers=config.data.workers)  # tells it together with all else that is wrong
+        raise
 
 
 def _require_same_channels(train_set: Any, val_set: Any) -> None:
