@@ -66,6 +66,6 @@ def test_accumulation_is_a_way_out(monkeypatch):
     config = parse({"augment": {"crop": [256, 256]}})
     model = hrseg.HRNetV2("hrnetv2_w18_small_v1", classes=3)
     monkeypatch.setattr(memory, "room", lambda device: 2**30)
-    with pytest.raises(ConfigError, match="train.accumulate"):
+    with pytest.raises(ConfigError, match=r"train\.accumulate"):
         memory.require_room_for_step(config, model, SPACE, SAMPLE, 64, CPU)
     memory.require_room_for_step(config, model, SPACE, SAMPLE, 8, CPU)
