@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
+from hrseg.data.resize import resize_short_side
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import LabelSpace, Normalisation, Sample
 
@@ -24,7 +25,6 @@ Key = tuple[int, int]  # (epoch, index)
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
 ORDER, AUGMENT = 0, 1  # what a random stream is for: equal numbers for different ends must not give equal streams
-CV2_CHANNELS = 128  # OpenCV 5 takes no more at a time
 
 
 class Dataset(Protocol):
@@ -40,7 +40,7 @@ class Dataset(Protocol):
 class Batch(NamedTuple):
     """Samples that go through the network together.
 
-    image: uint8, uint16 or float32 [N, C, H, W], not yet normalised. target: class indices [N, H, W] or {0, 1, ignore}
+    image: uint8, uint16 or float32 [N, C, H, W], not yet normalised, channels_last in memory. target: class indices [N, H, W] or {0, 1, ignore}
     [N, L, H, W] in the type of `label_type`; None for a split without labels. indices: places in the data set.
     """
 
@@ -88,30 +88,6 @@ def label_type(space: LabelSpace) -> np.dtype:
     lowest, highest = min(0, space.ignore_index), max(len(space.classes) - 1, space.ignore_index)
     fits = (t for t in (np.uint8, np.int16, np.int32) if np.iinfo(t).min <= lowest and highest <= np.iinfo(t).max)
     return np.dtype(next(fits))
-
-
-def resize(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """An image [H, W, C] or a mask [H, W] at another size (height, width), in its own type."""
-    if image.shape[:2] == tuple(size):
-        return image
-    height, width = size
-    pixels = image.reshape(*image.shape[:2], -1)
-    parts = [
-        cv2.resize(pixels[..., first : first + CV2_CHANNELS], (width, height), interpolation=interpolation)
-        for first in range(0, pixels.shape[2], CV2_CHANNELS)
-    ]
-    return np.dstack(parts).reshape(height, width, *image.shape[2:])
-
-
-def scaled_size(size: Sequence[int], factor: float) -> tuple[int, int]:
-    """(height, width) times the factor, rounded to the nearest pixel, at least one."""
-    height, width = size
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """An image [H, W, C] with its short side brought to `short_side` pixels, linearly, in its own type."""
-    return resize(image, scaled_size(image.shape[:2], short_side / min(image.shape[:2])))
 
 
 def iterations_per_epoch(length: int, batch_size: int) -> int:
@@ -194,15 +170,12 @@ class _Reader:
         raise NotImplementedError
 
     def _item(self, sample: Sample, place: int, size: tuple[int, ...]) -> _Item:
-        image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
-        target = None if sample.target is None else torch.from_numpy(np.ascontiguousarray(sample.target))
+        image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        target = None
+        if sample.target is not None:
+            kind = label_type(self.dataset.space)
+            target = torch.from_numpy(np.ascontiguousarray(sample.target.astype(kind, copy=False)))
         return _Item(image, target, sample.name, place, size)
-
-    def _sample(self, index: int) -> Sample:
-        sample = self.dataset[index]
-        if sample.target is None:
-            return sample
-        return sample._replace(target=sample.target.astype(label_type(self.dataset.space), copy=False))
 
 
 class TrainSet(_Reader):
@@ -216,7 +189,7 @@ class TrainSet(_Reader):
 
     def read(self, key: Key) -> _Item:
         epoch, index = key
-        sample = self._sample(index)
+        sample = self.dataset[index]
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
         size = sample.image.shape[:2]
@@ -233,7 +206,7 @@ class EvalSet(_Reader):
         return len(self.dataset)
 
     def read(self, key: int) -> _Item:
-        sample = self._sample(key)
+        sample = self.dataset[key]
         size = sample.image.shape[:2]
         if self.short_side:
             sample = sample._replace(image=resize_short_side(sample.image, self.short_side))
@@ -243,7 +216,9 @@ class EvalSet(_Reader):
 def _batch(items: Sequence[_Item]) -> Batch:
     images, targets, names, places, _ = zip(*items, strict=True)
     target = None if targets[0] is None else default_collate(list(targets))
-    return Batch(default_collate(list(images)), target, names, places)
+    # Pixels stay whole (channels_last): nothing is transposed here, and the network wants them so.
+    image = default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return Batch(image, target, names, places)
 
 
 def _items(results: Sequence[_Item | HrsegError]) -> list[_Item]:

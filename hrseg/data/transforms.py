@@ -13,10 +13,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks t
 import albumentations as A
 import cv2
 import numpy as np
-from albumentations.augmentations.crops.transforms import BaseCrop
 
 from hrseg.config import AugmentConfig, check_options
-from hrseg.data.loader import label_type, resize, scaled_size
+from hrseg.data.loader import label_type
+from hrseg.data.resize import CV2_CHANNELS, image_window, mask_window, resize, scaled_size
 from hrseg.errors import ConfigError, DataError, nearest
 from hrseg.task import LabelSpace, Sample, Task
 
@@ -32,71 +32,60 @@ EXTRAS: dict[str, Any] = {
 }
 
 
-class RandomResize(A.DualTransform):
-    """The short side brought to `short_side`, or the long one to `long_side`, times a random scale, in one step.
+class RandomWindow:
+    """A random window of a randomly resized sample, of which no more is read and resized than the window.
 
-    scale: (low, high), both included; any value between, or those in steps of `scale_step` from low.
+    The short side is brought to `short_side`, or the long one to `long_side`, times a random scale, in one step. The
+    window is at most `crop`, everything without one; ten tries keep every class at or below `max_class_share` of its
+    labels.
     """
 
-    def __init__(
-        self,
-        short_side: int | None = None,
-        long_side: int | None = None,
-        scale: tuple[float, float] | None = None,
-        scale_step: float | None = None,
-    ):
-        super().__init__(p=1.0)
-        self.short_side, self.long_side = short_side, long_side
-        self.scale, self.scale_step = scale or (1.0, 1.0), scale_step
+    def __init__(self, config: AugmentConfig, ignore_index: int):
+        self.config, self.ignore_index = config, ignore_index
 
-    def random_scale(self) -> float:
-        low, high = self.scale
-        if self.scale_step is None:
-            return self.random_generator.uniform(low, high)
-        steps = int((high - low) / self.scale_step + 1e-6)  # (2.1 - 0.5) / 0.1 may come out below 16
-        return low + self.scale_step * self.random_generator.integers(steps + 1)
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        size = params["shape"][:2]
-        base = 1.0
-        if self.short_side:
-            base = self.short_side / min(size)
-        elif self.long_side:
-            base = self.long_side / max(size)
-        return {"size": scaled_size(size, base * self.random_scale())}
-
-    def apply(self, img: np.ndarray, size: tuple[int, int], **params: Any) -> np.ndarray:
-        return resize(img, size)
-
-    def apply_to_mask(self, mask: np.ndarray, size: tuple[int, int], **params: Any) -> np.ndarray:
-        # Plain INTER_NEAREST would put the labels about half a pixel beside the image.
-        return resize(mask, size, cv2.INTER_NEAREST_EXACT)
-
-
-class RandomWindow(BaseCrop):
-    """A random window of at most `size`; ten tries to keep every class at or below `max_class_share` of its labels."""
-
-    def __init__(self, size: tuple[int, int], max_class_share: float, ignore_index: int):
-        super().__init__(p=1.0)
-        self.size, self.max_class_share, self.ignore_index = size, max_class_share, ignore_index
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        target = data["mask"] if "mask" in data else data["masks"]
-        height, width = (min(pair) for pair in zip(self.size, params["shape"], strict=False))
-        for _ in range(CROP_TRIES if self.max_class_share < 1 else 1):
-            top = int(self.random_generator.integers(params["shape"][0] - height + 1))
-            left = int(self.random_generator.integers(params["shape"][1] - width + 1))
-            window = target[..., top : top + height, left : left + width]
-            if self.max_class_share < 1 and largest_share(window, self.ignore_index) <= self.max_class_share:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        assert sample.target is not None
+        size = self.random_size(sample.image.shape[:2], rng)
+        if self.config.crop is None:
+            window = (0, 0, *size)
+            target = mask_window(sample.target, size, window)
+            return sample._replace(image=resize(np.asarray(sample.image), size), target=target)
+        height, width = (min(pair) for pair in zip(self.config.crop, size, strict=True))
+        share = self.config.max_class_share
+        for _ in range(CROP_TRIES if share < 1 else 1):
+            top = int(rng.integers(size[0] - height + 1))
+            window = (top, int(rng.integers(size[1] - width + 1)), height, width)
+            target = mask_window(sample.target, size, window)
+            if share < 1 and largest_share(target, self.ignore_index) <= share:
                 break
-        return {"crop_coords": (left, top, left + width, top + height)}
+        return sample._replace(image=image_window(sample.image, size, window), target=target)
+
+    def random_size(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
+        """(height, width) that an image of `size` is brought to."""
+        config, base = self.config, 1.0
+        if config.short_side:
+            base = config.short_side / min(size)
+        elif config.long_side:
+            base = config.long_side / max(size)
+        elif not config.scale:
+            return size[0], size[1]
+        return scaled_size(size, base * self.random_scale(rng))
+
+    def random_scale(self, rng: np.random.Generator) -> float:
+        """Any value of `scale`, both ends included, or one in steps of `scale_step` from its lower end."""
+        low, high = self.config.scale or (1.0, 1.0)
+        if self.config.scale_step is None:
+            return rng.uniform(low, high)
+        steps = int((high - low) / self.config.scale_step + 1e-6)  # (2.1 - 0.5) / 0.1 may come out below 16
+        return low + self.config.scale_step * rng.integers(steps + 1)
 
 
 class RandomFlip(A.HorizontalFlip):
-    """Left and right exchanged; by numpy, since OpenCV 5 flips no image of more than 128 channels."""
+    """Left and right exchanged; for many channels by numpy, since OpenCV 5 refuses."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        return img[:, ::-1]
+        many = img.ndim == 3 and img.shape[2] > CV2_CHANNELS
+        return img[:, ::-1] if many else cv2.flip(img, 1).reshape(img.shape)
 
 
 def largest_share(target: np.ndarray, ignore_index: int) -> float:
@@ -114,22 +103,23 @@ def largest_share(target: np.ndarray, ignore_index: int) -> float:
 
 
 class TrainTransform:
-    """An albumentations pipeline as a function of a sample and a random generator, and of nothing else.
+    """A random window and an albumentations pipeline as a function of a sample and a random generator alone.
 
     pipeline: takes image and mask (or masks [L, H, W]). unit_range: it has colour transforms, which clip float images
     to [0, 1]. Raises DataError for a float image with other values then.
     """
 
-    def __init__(self, pipeline: A.Compose, *, unit_range: bool = False):
-        self.pipeline, self.unit_range = pipeline, unit_range
+    def __init__(self, window: RandomWindow, pipeline: A.Compose, *, unit_range: bool = False):
+        self.window, self.pipeline, self.unit_range = window, pipeline, unit_range
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        seed_state(self.pipeline, rng)
+        sample = self.window(sample, rng)
         if self.unit_range and sample.image.dtype == np.float32:
             low, high = sample.image.min(), sample.image.max()
             if not (low >= 0 and high <= 1):
                 what = f"colour transforms take float images in [0, 1], this one has [{low:g}, {high:g}]."
                 raise DataError(sample.name, what, "Scale the files, or drop augment.jitter and colour extras.")
-        seed_state(self.pipeline, rng)
         assert sample.target is not None
         mask = "mask" if sample.target.ndim == 2 else "masks"
         out = self.pipeline(image=sample.image, **{mask: sample.target})
@@ -152,10 +142,6 @@ def train_transform(
     """
     probe = Probe(space, channels, np.dtype(dtype), config.crop)
     steps: list[A.BasicTransform | A.BaseCompose] = []
-    if config.short_side or config.long_side or config.scale:
-        steps.append(RandomResize(config.short_side, config.long_side, config.scale, config.scale_step))
-    if config.crop:
-        steps.append(RandomWindow(config.crop, config.max_class_share, space.ignore_index))
     if config.jitter:
         steps.append(A.ColorJitter(**config.jitter.model_dump()))
         probe(steps[-1], "augment.jitter")
@@ -166,7 +152,8 @@ def train_transform(
     if config.flip:
         steps.append(RandomFlip(p=config.flip))
     steps += [extra(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(config.extra)]
-    return TrainTransform(A.Compose(steps), unit_range=any(_recolours(step) for step in steps))
+    window = RandomWindow(config, space.ignore_index)
+    return TrainTransform(window, A.Compose(steps), unit_range=any(_recolours(step) for step in steps))
 
 
 def extra(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransform | A.BaseCompose:

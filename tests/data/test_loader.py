@@ -16,9 +16,9 @@ from hrseg.data.loader import (
     iterations_per_epoch,
     label_type,
     normalise,
-    resize_short_side,
     train_loader,
 )
+from hrseg.data.resize import resize_short_side
 from hrseg.data.transforms import train_transform
 from hrseg.errors import DataError
 from hrseg.task import LabelSpace, Normalisation, Sample, SegmentationClass
