@@ -40,8 +40,9 @@ class Dataset(Protocol):
 class Batch(NamedTuple):
     """Samples that go through the network together.
 
-    image: uint8, uint16 or float32 [N, C, H, W], not yet normalised, channels_last in memory. target: class indices [N, H, W] or {0, 1, ignore}
-    [N, L, H, W] in the type of `label_type`; None for a split without labels. indices: places in the data set.
+    image: uint8, uint16 or float32 [N, C, H, W], not yet normalised, channels_last in memory. target: class indices
+    [N, H, W] or {0, 1, ignore} [N, L, H, W] in the type of `label_type`; None for a split without labels. indices:
+    places in the data set.
     """
 
     image: Tensor
