@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,8 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
         try:
             return main(sys.argv[1:] if argv is None else argv)
         except HrsegError as error:
-            print(f"error: {error}", file=sys.stderr)
+            rank = os.environ.get("RANK")
+            print(f"error: {error}" if rank is None else f"error: process {rank}: {error}", file=sys.stderr)
             return 2
         except SystemExit as error:  # argparse: --help or a wrong option
             return error.code if isinstance(error.code, int) else 2

@@ -153,6 +153,7 @@ class TrainConfig(Section):
     val_every: Positive | None = None  # iterations; null: once an epoch
     checkpoint_every: Positive | None = None  # iterations; null: with each validation
     log_every: Positive = 10  # iterations
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # what follows a loss or gradient that is not finite
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

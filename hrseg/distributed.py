@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,8 +13,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from hrseg.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(minutes=15)  # with a process that does not come to a collective operation
+_patient: Any = None  # a group of the same processes that waits for a day
+TORCHRUN_LOOKS_S = 5.0  # torchrun looks every 0.1 s whether a process has ended
 
 
 def active() -> bool:
@@ -72,12 +81,28 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # The others wait while the first checks a large data set.
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    global _patient
+    _patient = dist.new_group(backend="gloo", timeout=timedelta(days=1))
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except Exception as error:
+        # Without the group's orderly end: the process goes, and with it what the others wait for.
+        if _is_loss_of_another(error):
+            log.error("process %d: another process has ended, so this one does too.", rank())
+            time.sleep(TORCHRUN_LOOKS_S)  # torchrun takes the process that ends first for the cause
+            raise SystemExit(1) from None
+        get_error_handler().record_exception(error)  # for the summary of torchrun
+        raise
+    dist.destroy_process_group()
+
+
+def _is_loss_of_another(error: Exception) -> bool:
+    """Whether a collective operation failed because another process is gone, rather than by this one's fault."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
+    )
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -91,6 +116,14 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is up on any rank."""
     return bool(sum_over_ranks(torch.tensor(int(flag), device=device)).item())
+
+
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of every rank's tensor, on every rank."""
+    if active():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -112,3 +145,9 @@ def gather(value: Any) -> list[Any]:
 def barrier() -> None:
     if active():
         dist.barrier()
+
+
+def wait_for_main() -> None:
+    """Wait until the first process is here too; it may take hours, over the check of a large data set."""
+    if active():
+        dist.barrier(_patient)

@@ -126,9 +126,11 @@ def cross_entropy(
     target = target.long()
     logits = _at_least_fp32(logits)
     weight = None if weight is None else weight.to(logits)
+    # On CUDA the sum inside cross_entropy adds up in changing order, and is refused where that is not wanted.
+    reduction = "none" if torch.are_deterministic_algorithms_enabled() else "sum"
     total = F.cross_entropy(
-        logits, target, weight, ignore_index=ignore_index, reduction="sum", label_smoothing=label_smoothing
-    )
+        logits, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    ).sum()
     if average == "all":
         return total / target.numel()
     ignored = target == ignore_index

@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 class Tracker:
     """Writes one run's records and pictures into its folder, and to wandb where `track.wandb` says so.
 
-    start_step: records after this step are cut from an existing log.jsonl, so that a resumed run's log has no doubles.
+    start_step, validated: records of training after the one, of validation after the other step are cut from an
+    existing log.jsonl, so that a resumed run's log has no doubles.
     """
 
-    def __init__(self, folder: Path, config: Config, *, start_step: int = 0):
+    def __init__(self, folder: Path, config: Config, *, start_step: int = 0, validated: int | None = None):
         self.folder = folder
         self._path = folder / "log.jsonl"
-        _cut_log(self._path, start_step)
+        _cut_log(self._path, start_step, start_step if validated is None else validated)
         self._file = self._path.open("a", encoding="utf-8")
         self._wandb = _start_wandb(folder, config) if config.track.wandb != "disabled" else None
 
@@ -44,6 +45,10 @@ class Tracker:
             kind = record["kind"]
             scalars = {f"{kind}/{k}": v for k, v in plain.items() if isinstance(v, int | float) and k != "step"}
             self._wandb.log(scalars, step=record["step"])
+
+    def sync(self) -> None:
+        """Bring log.jsonl to the disk: a checkpoint must not survive a crash of the machine that its records do not."""
+        os.fsync(self._file.fileno())
 
     def picture(self, name: str, image: np.ndarray, step: int) -> Path:
         """Save an RGB picture, uint8 [H, W, 3], as images/<name>.png."""
@@ -81,6 +86,8 @@ class NoTracker:
 
     def log(self, record: Mapping[str, Any]) -> None: ...
 
+    def sync(self) -> None: ...
+
     def picture(self, name: str, image: np.ndarray, step: int) -> None: ...
 
     def class_table(self, classes: list[dict[str, Any]], step: int) -> None: ...
@@ -102,9 +109,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _cut_log(path: Path, step: int) -> None:
+def _cut_log(path: Path, step: int, validated: int) -> None:
     if path.exists():
-        kept = [r for r in read_log(path) if r["step"] <= step]
+        kept = [r for r in read_log(path) if r["step"] <= (validated if r["kind"] == "val" else step)]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         temporary.replace(path)

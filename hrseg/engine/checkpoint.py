@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from torch import nn
 from hrseg.errors import HrsegError, WeightsError
 
 FORMAT = 1
+PREVIOUS = "previous.pt"
+NAMES = ("last.pt", PREVIOUS, "best.pt")  # in a run's folder
 KEYS = {"format", "model", "step", "config", "classes", "normalisation", "task"}
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint: to a temporary file, flushed, then renamed; an older one stays until then.
+def save(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
+    """Write a checkpoint: to a temporary file, flushed, read back, then renamed; an older one stays until then.
 
+    keep_previous: the older one stays beside it, as previous.pt, in case the new one is damaged later.
     Raises HrsegError if the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
@@ -30,21 +35,49 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
+        if damage := _damage(temporary):
+            raise OSError(f"what is read back is not what was written ({damage})")
+        if keep_previous and path.exists():
+            path.replace(path.with_name(PREVIOUS))
         temporary.replace(path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer tells a full disk by RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         kept = " The older one is still there." if path.exists() else ""
-        raise HrsegError(path, f"the checkpoint cannot be written: {reason}.{kept}", "Free space there.") from error
+        way_out = "Make room there, or give leave to write; then go on by --resume."
+        raise HrsegError(path, f"the checkpoint cannot be written: {reason}.{kept}", way_out) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring renames in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damage(path: str | Path) -> str | None:
+    """What is wrong with a file of torch.save by its own checksums, which torch.load does not look at."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, UnicodeDecodeError) as error:
+        return _first_line(error)
+    return broken and f"the checksum of {broken} is wrong"
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """A checkpoint of hrseg, on the CPU; tensors and plain types only, nothing in the file is executed.
 
-    Raises WeightsError if it is missing, cut short, or not hrseg's.
+    Raises WeightsError if it is missing, cut short, damaged, or not hrseg's.
     """
     try:
+        if zipfile.is_zipfile(path) and (damage := _damage(path)):
+            raise WeightsError(path, f"is damaged: {damage}.", "Use an older one.")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(path, "no such file.", "Runs keep theirs in runs/<name>/checkpoints/.") from None

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
@@ -35,7 +36,13 @@ from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation, Task
 from hrseg.weights.source import locate
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Interrupted(Exception):
+    """An evaluation, or what it is part of, was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,13 @@ def evaluate(
     batch_size: int = 1,
     workers: int = 0,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Score a model on a data set, at the size of the labels. Each image counts once, however many processes there are.
 
     definition: how an absent class counts; None: as the data set's own benchmark has it. short_side: images are brought
-    to it first, labels are not. on_prediction is called with each index and its class indices.
+    to it first, labels are not. on_prediction is called with each index and its class indices. interrupted is asked
+    after each batch; where it is true on some process, all raise Interrupted.
     """
     space: LabelSpace = dataset.space
     start = time.perf_counter()
@@ -130,11 +139,31 @@ def evaluate(
                     on_prediction(index, prediction)
             bar.update(len(batch.names))
             bar.set_postfix({"mIoU": f"{scores(total.compute(), space, rule).miou:.3f}"}, refresh=False)
+            if interrupted():
+                break
     model.train(was_training)
+    if distributed.any_rank(interrupted(), device):
+        raise Interrupted
     per_image = PerImage.merge(distributed.gather(per_image))
     found = scores(per_image.total(), space, rule)
     found = dataclasses.replace(found, miou_interval=miou_interval(per_image, per_image.clusters, rule))
+    if distributed.is_main() and (only := only_answer(per_image.total(), space)):
+        log.warning("The model answers '%s' for every pixel of %d images.", only, len(per_image))
     return Evaluation(found, per_image, time.perf_counter() - start)
+
+
+def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
+    """What a model says of every pixel, if it is always the same while the truth is not; else None.
+
+    confusion: int64 [K, K], row = truth, column = prediction; multilabel [L, 2, 2].
+    """
+    if space.task is Task.MULTILABEL:
+        answers = ["no label", "all labels"]
+        confusion = confusion.sum(0)
+    else:
+        answers = list(space.names)
+    said = confusion.sum(0).nonzero()[0]
+    return answers[said[0]] if len(said) == 1 and np.count_nonzero(confusion.sum(1)) > 1 else None
 
 
 def _cluster(dataset: Any, index: int) -> str:

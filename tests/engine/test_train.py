@@ -242,18 +242,6 @@ def test_two_processes_train_together_and_count_each_image_once(config_file, tmp
     assert one.names == two.names and np.array_equal(one.total(), two.total())
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(config_file, tmp_path):
-    def explode(*args, **kwargs):
-        result = training.training_step(*args, **kwargs)
-        return result._replace(loss=result.loss * float("nan")) if kwargs else result
-
-    folder = tmp_path / "nan"
-    config = settings.load(config_file, [f"run.dir={folder}", "train.log_every=10", "train.val_every=3"])
-    with pytest.raises(HrsegError, match=r"iteration 3: the loss is nan on images"):
-        training.train(config, folder, step=explode)
-    assert not list(folder.glob("checkpoints/*"))
-
-
 def test_a_run_cannot_go_on_with_another_optimizer(config_file, tmp_path, capsys):
     assert train(config_file, tmp_path / "run", "train.iterations=1") == 0
     for word in ("optim.name=sgd", "optim.head_lr=10"):
