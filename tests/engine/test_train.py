@@ -17,7 +17,6 @@ from PIL import Image
 from hrseg import config as settings
 from hrseg.engine import evaluate as evaluation
 from hrseg.engine import train as training
-from hrseg.errors import HrsegError
 from hrseg.metrics import PerImage, miou
 from hrseg.tracking import read_log
 from tests.conftest import ROOT
