@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -221,6 +222,7 @@ def write_evidence(
         "averaged_with": [_identity(*other) for other in averaged_with] or None,
         "config": config.to_plain(),
         "versions": versions(),
+        "command": shlex.join(sys.argv),
     }
     temporary = folder / "metrics.json.tmp"
     temporary.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,160 @@
+"""Small label maps of the predictions, and photos of the images that a report shows; on disk as `examples.npz`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from hrseg import distributed
+from hrseg.errors import DataError
+from hrseg.report import pictures
+from hrseg.task import LabelSpace, Normalisation
+
+LONG_SIDE = 768  # pixels; larger pictures are reduced to it
+KEPT = 1000  # predictions, evenly spread over a larger data set
+SHOWN = 6  # images each: the worst, and typical ones
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label map as zlib's bytes: class indices [H, W], multilabel {0, 1, ignore} [L, H, W]; uint8, or uint16."""
+
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def pack(cls, labels: np.ndarray) -> Labels:
+        kind = np.uint8 if labels.size == 0 or labels.max() < 256 else np.dtype("<u2")
+        return cls(labels.shape, zlib.compress(np.ascontiguousarray(labels, kind).tobytes(), 6))
+
+    def unpack(self) -> np.ndarray:
+        raw = zlib.decompress(self.data)
+        kind = np.uint8 if len(raw) == np.prod(self.shape) else np.dtype("<u2")
+        return np.frombuffer(raw, kind).reshape(self.shape)
+
+
+def reduced(labels: np.ndarray) -> np.ndarray:
+    """Labels [..., H, W] at a long side of at most LONG_SIDE pixels, by nearest neighbours."""
+    height, width = labels.shape[-2:]
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    rows, columns = (
+        ((np.arange(max(1, round(side * scale))) + 0.5) * side / max(1, round(side * scale))).astype(np.intp)
+        for side in (height, width)
+    )
+    return labels[..., rows[:, None], columns]
+
+
+class Collector:
+    """Keeps the predictions of an evaluation, small. Pass it as on_prediction."""
+
+    def __init__(self, images: int):
+        self._every = max(1, -(-images // KEPT))
+        self.predictions: dict[int, Labels] = {}
+
+    def __call__(self, index: int, prediction: np.ndarray) -> None:
+        if index % self._every == 0:
+            self.predictions[index] = Labels.pack(reduced(prediction))
+
+    def gather(self) -> dict[int, Labels]:
+        """The predictions of all processes, by index."""
+        return dict(sorted(pair for part in distributed.gather(self.predictions) for pair in part.items()))
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image that the report shows, as WebP, with its true labels. kind: worst or typical."""
+
+    kind: str
+    webp: bytes
+    truth: Labels
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Predictions by name, and photos with truth of those that were chosen."""
+
+    space: LabelSpace
+    predictions: dict[str, Labels]
+    photos: dict[str, Photo]
+
+    def save(self, path: Path) -> None:
+        """Write `examples.npz`: plain arrays, replaced whole or not at all."""
+        index = {
+            "space": self.space.to_plain(),
+            "predictions": [[name, list(labels.shape)] for name, labels in self.predictions.items()],
+            "photos": [[name, photo.kind, list(photo.truth.shape)] for name, photo in self.photos.items()],
+        }
+        arrays = {"index": json.dumps(index).encode()}
+        arrays |= {f"prediction_{n}": labels.data for n, labels in enumerate(self.predictions.values())}
+        for n, photo in enumerate(self.photos.values()):
+            arrays |= {f"photo_{n}": photo.webp, f"truth_{n}": photo.truth.data}
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with unfinished.open("wb") as file:
+            np.savez(file, **{name: np.frombuffer(data, np.uint8) for name, data in arrays.items()})  # type: ignore[arg-type]
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples:
+        """Read what `save` wrote. Raises DataError if the file is no such file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                index = json.loads(file["index"].tobytes())
+
+                def labels(kind: str, n: int, shape: list[int]) -> Labels:
+                    return Labels(tuple(shape), file[f"{kind}_{n}"].tobytes())
+
+                predictions = {name: labels("prediction", n, s) for n, (name, s) in enumerate(index["predictions"])}
+                photos = {
+                    name: Photo(kind, file[f"photo_{n}"].tobytes(), labels("truth", n, s))
+                    for n, (name, kind, s) in enumerate(index["photos"])
+                }
+            return cls(LabelSpace.from_plain(index["space"]), predictions, photos)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(path, f"is not an examples.npz: {error}.", "Evaluate again: tools/test.py.") from error
+
+
+def collect(
+    dataset: Any, normalisation: Normalisation, predictions: dict[int, Labels], indices: Sequence[int], ious: np.ndarray
+) -> Examples:
+    """The examples of an evaluation: all predictions that were kept, and photos of the worst and typical images.
+
+    indices: of the images in the data set. ious: float64, one an image, as `hrseg.report.page.image_ious` has them.
+    """
+    kept = {index: iou for index, iou in zip(indices, ious, strict=True) if index in predictions}
+    worst, typical = choose(np.array(list(kept.values())))
+    photos = {}
+    for position in (*worst, *typical):
+        index, kind = list(kept)[position], "worst" if position in worst else "typical"
+        image, target, name = dataset[index]
+        truth = reduced(target)
+        rgb = pictures.displayable(image, normalisation)
+        small = cv2.resize(rgb, truth.shape[:-3:-1], interpolation=cv2.INTER_AREA)
+        buffer = io.BytesIO()
+        Image.fromarray(small).save(buffer, "WEBP", quality=80)
+        photos[name] = Photo(kind, buffer.getvalue(), Labels.pack(truth))
+    named = {dataset.names[index]: labels for index, labels in predictions.items()}
+    return Examples(dataset.space, named, photos)
+
+
+def choose(ious: np.ndarray, count: int = SHOWN) -> tuple[list[int], list[int]]:
+    """Positions of the worst images, worst first, and of typical ones, evenly from the middle half of the rest.
+
+    ious: float64, one an image; images of which nothing counts (NaN) are neither. No image is in both.
+    """
+    order = [int(i) for i in np.argsort(ious, kind="stable") if not np.isnan(ious[i])]
+    worst = order[: min(count, -(-len(order) // 2))]
+    rest = order[len(worst) :]
+    middle = rest[len(rest) // 4 : len(rest) - len(rest) // 4]
+    count = min(count, len(middle))
+    return worst, [middle[i * len(middle) // count] for i in range(count)]

@@ -1,0 +1,161 @@
+"""What a run folder holds, and the figures that a report draws from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hrseg.errors import DataError, HrsegError
+from hrseg.metrics import DEFINITIONS, PerImage
+from hrseg.metrics.scores import areas, ratio
+from hrseg.report.examples import Examples
+from hrseg.tracking import read_log
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run. examples is none, and records are empty, where their files are missing."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    per_image: PerImage
+    records: list[dict[str, Any]]
+    examples: Examples | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def classes(self) -> list[str]:
+        return [row["name"] for row in self.metrics["classes"]]
+
+    @property
+    def multilabel(self) -> bool:
+        return len(self.per_image.shape) == 3
+
+    def ious(self) -> dict[str, float]:
+        """The mean IoU of each image, by name."""
+        return dict(zip(self.per_image.names, image_ious(self.per_image).tolist(), strict=True))
+
+    def boundary_iou(self) -> float | None:
+        """The mean over the classes that have one."""
+        values = [row["boundary_iou"] for row in self.metrics["classes"] if row.get("boundary_iou") is not None]
+        return sum(values) / len(values) if values else None
+
+
+def read(folder: Path) -> Run:
+    """The run in a folder. Raises HrsegError where it was not evaluated, DataError where a file is broken."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise HrsegError(folder, "has no metrics.json.", "Score a checkpoint first: tools/test.py --checkpoint PATH.")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"miou", "classes", "definition", "config", "checkpoint"} - metrics.keys()
+    except (ValueError, AttributeError) as error:
+        raise DataError(path, f"is not a metrics.json: {error}.") from error
+    if missing:
+        raise DataError(path, f"lacks {', '.join(sorted(missing))}.", "Score the checkpoint again: tools/test.py.")
+    records, examples = folder / "log.jsonl", folder / "examples.npz"
+    return Run(
+        folder,
+        metrics,
+        PerImage.load(folder / "per_image.npz"),
+        read_log(records) if records.is_file() else [],
+        Examples.load(examples) if examples.is_file() else None,
+    )
+
+
+def image_ious(per_image: PerImage) -> np.ndarray:
+    """The mean IoU of each image over the classes that are in its truth or prediction, float64 [N]; NaN for none."""
+    by_class = ratio(*per_image.areas())
+    there = ~np.isnan(by_class)
+    return ratio(np.nansum(by_class, axis=1), there.sum(axis=1))
+
+
+def data_hash(per_image: PerImage) -> str:
+    """sha256 over the images' names and their labels: pixels of each class. Equal for runs scored on the same data."""
+    digest = hashlib.sha256()
+    for position, name in enumerate(per_image.names):
+        truth = per_image[position].sum(axis=-1)
+        digest.update(name.encode() + b"\0" + truth.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+class Confusion(NamedTuple):
+    """Pixels of one class that were taken for another. Multilabel: a label missed, or seen where it is not.
+
+    share: of that class's pixels in the truth; none for a label that is not there. cost: by how much the mean IoU would rise were they right.
+    """
+
+    truth: str
+    prediction: str
+    pixels: int
+    share: float | None
+    cost: float
+
+
+NOTHING = "(not there)"  # the other side of a multilabel mistake
+
+
+def costliest(run: Run, count: int = 10) -> list[Confusion]:
+    """The confusions that cost most mean IoU, the dearest first."""
+    names, total = run.classes, run.per_image.total()
+    intersection, union = areas(total)
+    truth = total.sum(axis=-1)
+    if run.multilabel:
+        names, (intersection, union, truth) = [*names, NOTHING], (a[:, 1] for a in (intersection, union, truth))
+        missed, false = total[:, 1, 0], total[:, 0, 1]
+        total = np.zeros((len(names),) * 2, np.int64)
+        total[:-1, -1], total[-1, :-1] = missed, false
+    wrong = np.where(np.eye(len(total), dtype=bool), 0, total)
+    cost = np.where(wrong > 0, _costs(wrong, intersection, union, DEFINITIONS[run.metrics["definition"]]), 0.0)
+    found = []
+    for flat in np.argsort(-cost, axis=None, kind="stable")[:count]:
+        row, column = np.unravel_index(flat, cost.shape)
+        if cost[row, column] > 0:
+            share = wrong[row, column] / truth[row] if row < len(truth) else None
+            found.append(Confusion(names[row], names[column], int(wrong[row, column]), share, float(cost[row, column])))
+    return found
+
+
+def _costs(wrong: np.ndarray, intersection: np.ndarray, union: np.ndarray, absent: float) -> np.ndarray:
+    """By how much the mean IoU would rise were the pixels of one cell right, float64 like wrong.
+
+    wrong: pixels, row = truth, column = prediction; it may have one row and column more, which no IoU belongs to.
+    absent: what a class counts for that is in neither; NaN: it is left out.
+    """
+    known = len(union)
+    before = ratio(intersection, union)
+    values = np.where(np.isnan(before), absent, before)
+    total, counted = np.nansum(values), np.count_nonzero(~np.isnan(values))
+    found, freed = np.zeros(wrong.shape), np.zeros(wrong.shape)
+    found[:known] = ratio(intersection[:, None] + wrong[:known], union[:, None]) - values[:, None]
+    # A class that only this mistake brought in is then absent.
+    after = ratio(np.broadcast_to(intersection, wrong[:, :known].shape), union - wrong[:, :known])
+    after = np.where(np.isnan(after), absent, after)
+    freed[:, :known] = np.nan_to_num(after) - values
+    gone = np.zeros(wrong.shape)
+    gone[:, :known] = np.isnan(after)
+    return ratio(total + found + freed, counted - gone) - total / max(counted, 1)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings in which two configs differ, by dotted name."""
+    a, b = dict(flat(ours)), dict(flat(theirs))
+    return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name, as `key=value` sets them."""
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

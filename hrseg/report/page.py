@@ -1,0 +1,256 @@
+"""One self-contained page a run: how good it is, where it fails, what changed; the command `tools/report.py`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from hrseg.cli import command, parser
+from hrseg.errors import HrsegError
+from hrseg.report import charts, facts
+from hrseg.report.examples import Examples, Labels
+from hrseg.report.facts import Run
+from hrseg.task import LabelSpace
+
+LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
+
+
+def write(folder: Path, against: Path | None = None, *, out: Path | None = None) -> Path:
+    """Write a run's report.html, from the files in its folder alone; with `against` a comparison with another run.
+
+    out: default report.html in the folder, of a comparison report_against_<other>.html.
+    Raises HrsegError where a folder holds no evaluated run, or the two have other classes.
+    """
+    ours = facts.read(folder)
+    theirs = facts.read(against) if against is not None else None
+    if theirs and theirs.classes != ours.classes:
+        raise HrsegError(theirs.folder, f"has other classes than {folder}.", "Compare runs on one data set.")
+    name = f"report_against_{re.sub(r'[^A-Za-z0-9_.-]', '_', theirs.name)}.html" if theirs else "report.html"
+    out = out or folder / name
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        unfinished.write_text(html(ours, theirs), encoding="utf-8")
+        unfinished.replace(out)
+    except OSError as error:
+        raise HrsegError(out, f"cannot be written: {error.strerror}.", "Choose another place by --out.") from error
+    return out
+
+
+def html(ours: Run, theirs: Run | None = None) -> str:
+    """The page as text. All that comes from files is escaped; its policy forbids network and any script but its own."""
+    script, style = (resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hrseg.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "points": points, "grouped": lambda n: f"{n:,}".replace(",", "\u202f")}
+    runs = [run for run in (ours, theirs) if run]
+    names = _names(runs)
+    return environment.get_template("page.html").render(
+        title=" against ".join(names),
+        names=names,
+        looks=LOOKS,
+        runs=runs,
+        compared=theirs is not None,
+        same_data=len({facts.data_hash(run.per_image) for run in runs}) == 1,
+        headlines=_headlines(runs),
+        classes=_classes(runs),
+        confusions=_confusions(runs),
+        curves=_curves(runs, names),
+        histogram=_histogram(runs, names),
+        cards=[{"pairs": _card(run), "settings": facts.flat(run.metrics["config"])} for run in runs],
+        settings=facts.differences(theirs.metrics["config"], ours.metrics["config"]) if theirs else [],
+        viewer=_viewer(runs, names),
+        script=Markup(script),
+        style=Markup(style),
+        # The hash is of the element's content, newlines at its ends included.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return "–" if share is None or np.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def _headlines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The scores at the top; the first is the main one. Of the others those that were measured."""
+    named: list[tuple[str, str, list[float | None]]] = [
+        ("mean IoU", "of truth and prediction together, the share that is in both", [r.metrics["miou"] for r in runs]),
+        ("pixel accuracy", "pixels that are right", [r.metrics["pixel_accuracy"] for r in runs]),
+        ("class accuracy", "pixels found, mean over classes", [r.metrics["class_accuracy"] for r in runs]),
+        ("boundary IoU", "IoU near outlines, mean over classes", [r.boundary_iou() for r in runs]),
+    ]
+    for kind, told in (("category", "classes in groups"), ("iiou", "each object counts alike")):
+        groups = [[v for v in (r.metrics.get(kind) or {}).values() if v is not None] for r in runs]
+        if all(groups) and (kind != "category" or len(groups[0]) > 1):
+            label = "category IoU" if kind == "category" else "instance-weighted IoU"
+            named.append((label, told, [sum(g) / len(g) for g in groups]))
+    return [
+        {"label": label, "told": told, "values": values, "change": _change(values)}
+        for number, (label, told, values) in enumerate(named)
+        if number == 0 or values[0] is not None
+    ]
+
+
+def _change(values: Sequence[float | None]) -> float | None:
+    ours, theirs = (*values, None)[:2]
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _classes(runs: Sequence[Run]) -> dict[str, Any]:
+    """The class table: a row a class, with a value a run."""
+    tables = [run.metrics["classes"] for run in runs]
+    pixels = sum(row["pixels"] for row in tables[0]) or 1
+    colors = _space(runs).classes if _space(runs) else None
+    rows = [
+        {
+            "name": row["name"],
+            "color": "rgb({},{},{})".format(*colors[number].color) if colors else None,
+            "iou": [table[number]["iou"] for table in tables],
+            "accuracy": [table[number]["accuracy"] for table in tables],
+            "boundary": [table[number].get("boundary_iou") for table in tables],
+            "change": _change([table[number]["iou"] for table in tables]),
+            "share": row["pixels"] / pixels,
+        }
+        for number, row in enumerate(tables[0])
+    ]
+    return {"rows": rows, "boundary": any(v is not None for row in rows for v in row["boundary"])}
+
+
+def _space(runs: Sequence[Run]) -> LabelSpace | None:
+    return next((run.examples.space for run in runs if run.examples), None)
+
+
+def _confusions(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    costly = facts.costliest(runs[0])
+    before = {c[:2]: c for c in facts.costliest(runs[1], count=10_000)} if len(runs) > 1 else {}
+    return [{"now": c, "before": before.get(c[:2])} for c in costly]
+
+
+def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
+    """Titles and charts of what log.jsonl holds."""
+
+    def line(number: int, kind: str, key: str, *, points: bool = False) -> charts.Line:
+        found = [(r["step"], r[key]) for r in runs[number].records if r["kind"] == kind and r.get(key) is not None]
+        return charts.Line(names[number], LOOKS[number], [s for s, _ in found], [v for _, v in found], points)
+
+    wanted = (
+        ("training loss", "train", "loss", False),
+        ("mean IoU in validation, %", "val", "miou", True),
+        ("learning rate", "train", "lr", False),
+        ("pixels that OHEM keeps, %", "train", "kept_share", True),
+    )
+    drawn = []
+    for title, kind, key, as_percent in wanted:
+        chart = [line(number, kind, key, points=kind == "val") for number in range(len(runs))]
+        if any(len(entry.x) for entry in chart):
+            drawn.append((title, charts.lines(title, chart, percent=as_percent)))
+    return drawn
+
+
+def _histogram(runs: Sequence[Run], names: Sequence[str]) -> Markup:
+    ious = [facts.image_ious(run.per_image) for run in runs]
+    drawn = [(n, look, v[~np.isnan(v)]) for n, look, v in zip(names, LOOKS, ious, strict=False)]
+    drawn = [entry for entry in drawn if len(entry[2])]
+    return charts.histogram("images by their mean IoU", drawn) if drawn else Markup("")
+
+
+def _card(run: Run) -> list[tuple[str, str]]:
+    """What made the scores, as pairs of label and text."""
+    metrics, config = run.metrics, run.metrics["config"]
+    trained = [r for r in run.records if r["kind"] == "train"]
+    pairs = [
+        ("command", metrics.get("command")),
+        ("network", f"{config['model']['arch']} over {config['model']['encoder']}"),
+        ("data", f"{config['data']['dataset']}, split {metrics.get('split')}, {len(run.per_image)} images"),
+        ("data hash", facts.data_hash(run.per_image)),
+        ("checkpoint", f"{metrics['checkpoint']['path']}, iteration {metrics['checkpoint']['step']}"),
+        ("sha256", metrics["checkpoint"]["sha256"]),
+        ("seed", config["run"]["seed"]),
+        ("definition", metrics["definition"]),
+        ("training", f"{_time(trained[-1]['time_s'])} to iteration {trained[-1]['step']}, last start" if trained else None),
+        ("versions", ", ".join(f"{k} {v}" for k, v in metrics.get("versions", {}).items())),
+    ]
+    return [(label, str(text)) for label, text in pairs if text is not None]
+
+
+def _time(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
+    """What the page's script draws: classes, and each picture with its label maps; none without pictures."""
+    if any(run.examples is None for run in runs):
+        return None
+    kept: list[Examples] = [run.examples for run in runs if run.examples]
+    ious = [run.ious() for run in runs]
+    shown: dict[str, dict[str, Any]] = {}
+    for examples in kept:
+        for name, photo in examples.photos.items():
+            labels = [e.predictions.get(name) for e in kept]
+            if name in shown or any(p is None or p.shape != photo.truth.shape for p in labels):
+                continue
+            shown[name] = {
+                "name": name,
+                "kind": photo.kind if len(runs) == 1 else None,
+                "photo": "data:image/webp;base64," + base64.b64encode(photo.webp).decode(),
+                "shape": photo.truth.shape,
+                "truth": _coded(photo.truth),
+                "predictions": [_coded(p) for p in labels if p],
+                "ious": [of_run.get(name) for of_run in ious],
+            }
+    if len(runs) > 1:  # the greatest changes first, for better or worse
+        pictures = sorted(shown.values(), key=lambda p: -abs(_change(p["ious"]) or 0))
+    else:
+        pictures = list(shown.values())
+    space = kept[0].space
+    if not pictures:
+        return None
+    return {
+        "names": names,
+        "classes": [{"name": c.name, "color": c.color} for c in space.classes],
+        "ignore": space.ignore_index,
+        "pictures": pictures,
+    }
+
+
+def _coded(labels: Labels) -> str:
+    return base64.b64encode(labels.data).decode()
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """tools/report.py: write the page of a run, or of two side by side."""
+    arguments = parser(
+        "Write a run's report.html from the files in its folder; given a second run, a comparison with it.",
+        "examples:\n"
+        "  tools/report.py runs/demo\n"
+        "  tools/report.py runs/cityscapes_ohem runs/cityscapes --out ohem.html",
+    )
+    arguments.add_argument("run", type=Path, metavar="RUN", help="a run folder with scores")
+    arguments.add_argument("against", type=Path, nargs="?", metavar="RUN_B", help="the run to compare it with")
+    arguments.add_argument("--out", type=Path, metavar="PATH", help="default: in the folder of RUN")
+    args = arguments.parse_args(argv)
+    print(f"report: {write(args.run, args.against, out=args.out)}")
+    return 0
