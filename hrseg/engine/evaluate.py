@@ -33,7 +33,8 @@ from hrseg.engine.infer import Inference
 from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
-from hrseg.report import pictures
+from hrseg.report import examples, page, pictures
+from hrseg.report.facts import image_ious
 from hrseg.task import LabelSpace, Normalisation, Task
 from hrseg.weights.source import locate
 
@@ -172,7 +173,10 @@ def _cluster(dataset: Any, index: int) -> str:
 
 
 class ValidationPictures:
-    """Draws predictions of a few images, evenly spread over a data set. Pass it as on_prediction."""
+    """Draws predictions of a few images, evenly spread over a data set, and keeps what the report needs of all.
+
+    Pass it as on_prediction.
+    """
 
     def __init__(self, dataset: Any, normalisation: Normalisation, count: int):
         mine = range(0, len(dataset), distributed.world_size())
@@ -180,8 +184,10 @@ class ValidationPictures:
         count = min(count, len(mine))
         self._chosen = {mine[i * len(mine) // count] for i in range(count)}
         self._predictions: dict[int, np.ndarray] = {}
+        self._small = examples.Collector(len(dataset))
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
+        self._small(index, prediction)
         if index in self._chosen:
             self._predictions[index] = prediction
 
@@ -195,6 +201,13 @@ class ValidationPictures:
                 rgb, target, prediction, self._dataset.space
             )
         return panels
+
+    def save_examples(self, evaluation: Evaluation, folder: Path) -> None:
+        """Write examples.npz, from which the report draws. All processes call it, the first writes."""
+        kept = self._small.gather()
+        if distributed.is_main():
+            indices, ious = evaluation.per_image.indices, image_ious(evaluation.per_image)
+            examples.collect(self._dataset, self._normalisation, kept, indices, ious).save(folder / "examples.npz")
 
 
 def write_evidence(
@@ -250,7 +263,7 @@ def versions() -> dict[str, str]:
 def main(argv: Sequence[str]) -> int:
     """tools/test.py: score a checkpoint and print the class table."""
     arguments = parser(
-        "Score a checkpoint: class table, metrics.json, per_image.npz and pictures.",
+        "Score a checkpoint: class table, metrics.json, per_image.npz, pictures and report.html.",
         "examples:\n"
         "  tools/test.py --checkpoint runs/demo/checkpoints/best.pt\n"
         "  tools/test.py --checkpoint best.pt data.root=/data/cityscapes eval.flip=true 'eval.scales=[0.75, 1, 1.25]'\n"
@@ -314,6 +327,9 @@ def main(argv: Sequence[str]) -> int:
         if distributed.is_main():
             others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
             write_evidence(folder, evaluation, config, config.data.val_split, paths[0], loaded.step, others)
+        drawn.save_examples(evaluation, folder)
+        if distributed.is_main():
+            page.write(folder)
             print(table(evaluation.scores))
             print(summary(evaluation, folder, draw(drawn, folder)))
     return 0
@@ -340,6 +356,7 @@ def summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
     ]
     if drawn:
         lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
+    lines.append(f"report:   {folder / 'report.html'}")
     return "\n".join(lines)
 
 

@@ -28,7 +28,7 @@ from hrseg.engine.failures import FiniteWatch
 from hrseg.engine.infer import Inference
 from hrseg.engine.run import Run, State, StepResult, training_step
 from hrseg.errors import HrsegError
-from hrseg.report import pictures
+from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
 from hrseg.tracking import NoTracker, Tracker
 
@@ -107,6 +107,7 @@ def _train(
             if main:
                 best = checkpoints / "best.pt"
                 write_evidence(folder, evaluation, config, config.data.val_split, best, state.step)
+            drawn.save_examples(evaluation, folder)
         state.validated = state.step
 
     if main:
@@ -157,6 +158,8 @@ def _train(
             if main:
                 print(f"Stopped after iteration {state.step} of {total}. Go on with --resume.")
         bar.close()
+    if main and (folder / "metrics.json").exists():
+        page.write(folder)
     return state
 
 
@@ -343,4 +346,5 @@ def main(argv: Sequence[str]) -> int:
     if distributed.rank_from_environment() == 0 and state.best["miou"] is not None:
         print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")
         print(f"pictures (image, truth, prediction, error): {folder}/images/val/")
+        print(f"report: {folder}/report.html")
     return 0

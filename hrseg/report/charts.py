@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 360, 210  # the units of all charts; a page shows them at about this size, so that text stays readable
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 30
+WIDTH, HEIGHT = 480, 240  # the units of all charts; a page shows them at about this size, so that text stays readable
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 42
 BINS = 150  # points of a line; more are averaged in bins
 
 
@@ -118,19 +118,19 @@ def _path(points: np.ndarray) -> str:
 def _rule(y: float, label: str) -> Markup:
     return Markup(
         '<path class="rule" d="M{} {:.1f}H{}"/><text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-    ).format(LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4, label)
+    ).format(LEFT, y, WIDTH - RIGHT, LEFT - 7, y + 4, label)
 
 
 def _x_tick(value: float, share: float) -> Markup:
     label = f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
     return Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-        LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM + 15, label
+        LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM + 17, label
     )
 
 
 def _axis_name(name: str) -> Markup:
     return Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-        (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, name
+        (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, name
     )
 
 

@@ -193,7 +193,7 @@ function view(data) {
     chip.addEventListener("click", () => { set(i, state.hidden.has(i)); draw(); });
     return chip;
   });
-  one("#legend").append(...chips);
+  one("#legend").append(...chips.filter((_, i) => data.classes[i].there));
   function set(i, visible) {
     state.hidden[visible ? "delete" : "add"](i);
     chips[i].setAttribute("aria-pressed", visible);

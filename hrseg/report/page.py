@@ -155,10 +155,10 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup
         return charts.Line(names[number], LOOKS[number], [s for s, _ in found], [v for _, v in found], points)
 
     wanted = (
-        ("training loss", "train", "loss", False),
-        ("mean IoU in validation, %", "val", "miou", True),
-        ("learning rate", "train", "lr", False),
-        ("pixels that OHEM keeps, %", "train", "kept_share", True),
+        ("Training loss", "train", "loss", False),
+        ("Mean IoU in validation, %", "val", "miou", True),
+        ("Learning rate", "train", "lr", False),
+        ("Pixels that OHEM keeps, %", "train", "kept_share", True),
     )
     drawn = []
     for title, kind, key, as_percent in wanted:
@@ -229,7 +229,10 @@ def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
         return None
     return {
         "names": names,
-        "classes": [{"name": c.name, "color": c.color} for c in space.classes],
+        "classes": [
+            {"name": c.name, "color": c.color, "there": any(r.metrics["classes"][n]["iou"] is not None for r in runs)}
+            for n, c in enumerate(space.classes)
+        ],
         "ignore": space.ignore_index,
         "pictures": pictures,
     }
