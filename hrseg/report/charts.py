@@ -79,16 +79,10 @@ def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins:
         for position, count in enumerate(column):
             if count:
                 told = f"{name}: {count} images from {100 * position / bins:g} to {100 * (position + 1) / bins:g} %"
+                x, height = LEFT + position * slot + 0.5 + number * bar, count / top * high
                 parts.append(
-                    Markup(
-                        '<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-                    ).format(
-                        look,
-                        LEFT + position * slot + 0.5 + number * bar,
-                        HEIGHT - BOTTOM - count / top * high,
-                        bar,
-                        count / top * high,
-                        told,
+                    Markup('<path class="bar {}" d="M{:.1f} {}v{:.1f}h{:.1f}V{}"><title>{}</title></path>').format(
+                        look, x, HEIGHT - BOTTOM, -height, bar, HEIGHT - BOTTOM, told
                     )
                 )
         x = LEFT + float(np.median(values)) * wide

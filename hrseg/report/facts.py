@@ -91,7 +91,8 @@ def data_hash(per_image: PerImage) -> str:
 class Confusion(NamedTuple):
     """Pixels of one class that were taken for another. Multilabel: a label missed, or seen where it is not.
 
-    share: of that class's pixels in the truth; none for a label that is not there. cost: by how much the mean IoU would rise were they right.
+    share: of that class's pixels in the truth; none for a label that is not there. cost: by how much the mean IoU
+    would rise were they right.
     """
 
     truth: str

@@ -186,9 +186,13 @@ def _card(run: Run) -> list[tuple[str, str]]:
         ("data hash", facts.data_hash(run.per_image)),
         ("checkpoint", f"{metrics['checkpoint']['path']}, iteration {metrics['checkpoint']['step']}"),
         ("sha256", metrics["checkpoint"]["sha256"]),
+        ("averaged with", ", ".join(other["path"] for other in metrics.get("averaged_with") or []) or None),
         ("seed", config["run"]["seed"]),
         ("definition", metrics["definition"]),
-        ("training", f"{_time(trained[-1]['time_s'])} to iteration {trained[-1]['step']}, last start" if trained else None),
+        (
+            "training",
+            f"{_time(trained[-1]['time_s'])} to iteration {trained[-1]['step']}, last start" if trained else None,
+        ),
         ("versions", ", ".join(f"{k} {v}" for k, v in metrics.get("versions", {}).items())),
     ]
     return [(label, str(text)) for label, text in pairs if text is not None]
