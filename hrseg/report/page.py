@@ -121,7 +121,8 @@ def _classes(runs: Sequence[Run]) -> dict[str, Any]:
     """The class table: a row a class, with a value a run."""
     tables = [run.metrics["classes"] for run in runs]
     pixels = sum(row["pixels"] for row in tables[0]) or 1
-    colors = _space(runs).classes if _space(runs) else None
+    space = _space(runs)
+    colors = space.classes if space else None
     rows = [
         {
             "name": row["name"],
