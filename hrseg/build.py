@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, S
 class Dataset(loader.Dataset, Protocol):
     """What every data set offers; see docs/extending.md."""
 
-    names: list[str]
+    names: Sequence[str]
 
 
 def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:

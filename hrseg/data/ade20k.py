@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hrseg.data import packed
 from hrseg.data.images import list_files
 from hrseg.data.pairs import Pairs, ValueTable, distinct_colors, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -55,11 +56,12 @@ class ADE20K(Pairs):
             raise DataError(folder, "holds no JPEG.", f"data.root is the folder with {LAYOUT}")
         if not self.masks.is_dir():
             raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
-        self.names, self.images = list(found), list(found.values())
-        self.targets = [self.masks / f"{name}.png" for name in self.names]
+        self.names, self.images = packed.names(found), packed.paths(found.values())
+        self.targets = packed.paths(f"{self.masks}/{name}.png" for name in found)
 
     def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
         return self.table(mask, path, "Is it the annotation of ADEChallengeData2016, rather than of the full ADE20K?")
 
     def strays(self) -> list[str]:
-        return masks_without_image(list_files(self.masks, (".png",)).values(), self.targets or ())
+        names = set(self.names)
+        return masks_without_image(p for name, p in list_files(self.masks, (".png",)).items() if name not in names)

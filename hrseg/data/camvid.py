@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hrseg.data import packed
 from hrseg.data.images import list_files
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -43,8 +44,8 @@ class CamVid(Pairs):
             raise DataError(self.root / split, "holds no PNG.", f"data.root is the folder with {LAYOUT}")
         if not self.masks.is_dir():
             raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
-        self.names, self.images = list(found), list(found.values())
-        self.targets = [self.masks / f"{name}.png" for name in self.names]
+        self.names, self.images = packed.names(found), packed.paths(found.values())
+        self.targets = packed.paths(f"{self.masks}/{name}.png" for name in found)
 
     def cluster(self, i: int) -> str:
         """The recorded sequence: 0016E5 of 0016E5_07959."""
@@ -54,4 +55,5 @@ class CamVid(Pairs):
         return self.table(mask, path, "This is the 11-class release with index masks, void is 11.")
 
     def strays(self) -> list[str]:
-        return masks_without_image(list_files(self.masks, (".png",)).values(), self.targets or ())
+        names = set(self.names)
+        return masks_without_image(p for name, p in list_files(self.masks, (".png",)).items() if name not in names)

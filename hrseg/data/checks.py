@@ -2,49 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from hrseg.data.images import inspect_image
-from hrseg.data.pairs import Pairs, size_mismatch
+from hrseg.data.images import inspect_image, read_mask
+from hrseg.data.pairs import Pairs, ValueTable, ranges, size_mismatch
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task
 
 SHOWN = 20  # problems in one message
+# Training opens at most so many pairs of a split before it starts, evenly spread: the whole of Cityscapes, seconds of a
+# set of 200 000. tools/check_data.py opens all.
+OPENED_AT_START = 3000
+BLOCK = 1024  # pairs that wait for a thread at a time
 
 
 class _Finding(NamedTuple):
+    """What one pair gave. values: of a mask with a value that is no class."""
+
     problems: list[str]
-    pixels: np.ndarray  # int64 [K], of each class
+    counts: _Counts | None = None
+    size: tuple[int, int] | None = None
+    values: frozenset[int] = frozenset()
+    digest: bytes = b""
 
 
-def check(dataset: Any, *, workers: int = 0, progress: bool = True) -> list[str]:
-    """Everything that is wrong with a data set, a sentence each with its path; empty where nothing is.
+class _Counts(NamedTuple):
+    """int64 [K] each: pixels of each class or label, and pixels that count for it."""
+
+    pixels: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass
+class Examination:
+    """What a data set holds, and what is wrong with it: a sentence each, with its path.
+
+    opened: pairs that were read. pixels, valid: int64 [K], pixels of each class or label, and those that count for it.
+    total: pixels of all masks, ignored ones too. shown_in: int64 [K], masks in which a class occurs. sizes: how many
+    images have which (height, width). digests: of the image files' content, where asked for.
+    """
+
+    problems: list[str]
+    pixels: np.ndarray
+    valid: np.ndarray
+    shown_in: np.ndarray
+    total: int = 0
+    opened: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    digests: list[bytes] = field(default_factory=list)
+
+
+def examine(
+    dataset: Any, *, workers: int = 0, progress: bool = True, at_most: int | None = None, digests: bool = False
+) -> Examination:
+    """Look at the pairs of a data set.
 
     Masks are decoded and mapped to classes; of images only size, channels and wholeness are looked at (see
-    `inspect_image`), so that a check costs a fraction of reading all of them. A data set of one's own that is not a
-    `Pairs` is read sample by sample. workers: threads beside this one (decoding runs outside Python's lock).
+    `inspect_image`), so that it costs a fraction of reading all of them. A data set of one's own that is not a
+    `Pairs` is read sample by sample. workers: threads beside this one (decoding runs outside Python's lock). at_most:
+    open so many pairs, evenly spread; of the others it is only seen whether there is a mask.
     """
-    find = _find_in_pair if isinstance(dataset, Pairs) else _find_in_sample
-    problems, pixels = [], np.zeros(len(dataset.space.classes), np.int64)
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found: Iterable[_Finding] = (pool.map if workers else map)(lambda i: find(dataset, i), range(len(dataset)))
-        for finding in tqdm(found, total=len(dataset), desc="checking", unit="pair", disable=not progress, leave=False):
-            problems += finding.problems
-            pixels += finding.pixels
-    if isinstance(dataset, Pairs):
-        doubt = dataset.doubt(pixels)
-        problems += [*dataset.strays(), *([doubt] if doubt else [])]
-    return problems
+    length, classes = len(dataset), len(dataset.space.classes)
+    opened = min(length, at_most or length)
+    chosen = [i * length // opened for i in range(opened)]
+    pairs = isinstance(dataset, Pairs)
+    find: Callable[[int], _Finding]
+    find = (lambda i: _find_in_pair(dataset, i, digests)) if pairs else (lambda i: _find_in_sample(dataset, i))
+    pixels, valid, shown_in = np.zeros((3, classes), np.int64)
+    found = Examination([], pixels, valid, shown_in, opened=opened)
+    values: set[int] = set()
+    bar = tqdm(total=opened, desc="checking", unit="pair", leave=False, disable=not progress,
+               mininterval=0.2 if sys.stderr.isatty() else 10)  # fmt: skip
+    with bar:
+        for finding in _mapped(find, chosen, workers):
+            found.problems += finding.problems
+            values |= finding.values
+            if finding.counts is not None:
+                found.pixels += finding.counts.pixels
+                found.valid += finding.counts.valid
+                found.shown_in += finding.counts.pixels > 0
+            if finding.size is not None:
+                found.sizes[finding.size] += 1
+                found.total += finding.size[0] * finding.size[1] if finding.counts is not None else 0
+            if digests:
+                found.digests.append(finding.digest)
+            bar.update()
+    if pairs:
+        if opened < length:
+            found.problems += _without_mask(dataset, set(chosen))
+        doubts = [_shifted(dataset, values, found.pixels), dataset.doubt(found.pixels) if opened == length else None]
+        found.problems += [*dataset.strays(), *(doubt for doubt in doubts if doubt)]
+    return found
+
+
+def check(dataset: Any, *, workers: int = 0, progress: bool = True, at_most: int | None = None) -> list[str]:
+    """Everything that is wrong with a data set, a sentence each with its path; empty where nothing is."""
+    return examine(dataset, workers=workers, progress=progress, at_most=at_most).problems
 
 
 def require_sound(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> None:
-    """Check each data set. Raises one DataError that lists the problems of all: the first 20, then how many more."""
-    problems = [p for dataset in datasets.values() for p in check(dataset, workers=workers, progress=progress)]
+    """Check each data set, opening at most 3000 pairs of it. Raises one DataError that lists the problems of all."""
+    problems: list[str] = []
+    for dataset in datasets.values():
+        problems += check(dataset, workers=workers, progress=progress, at_most=OPENED_AT_START)
+    refuse(problems, datasets)
+
+
+def refuse(problems: Sequence[str], splits: Iterable[str]) -> None:
+    """Raises one DataError of all problems, if there are any: the first 20, then how many more."""
     problems = list(dict.fromkeys(problems))  # splits that overlap tell the same twice
     if problems:
         lines = [f"\n- {p}" for p in problems[:SHOWN]]
@@ -52,21 +128,52 @@ def require_sound(datasets: Mapping[str, Any], *, workers: int = 0, progress: bo
             lines.append(f"\n- and {len(problems) - SHOWN} more.")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines.append("\nTraining starts when they are gone, or with data.check: false.")
-        raise DataError(f"data ({', '.join(datasets)})", f"{count}.{''.join(lines)}")
+        raise DataError(f"data ({', '.join(splits)})", f"{count}.{''.join(lines)}")
 
 
-def _find_in_pair(dataset: Pairs, i: int) -> _Finding:
-    image_path, target_paths = dataset.files(i)
+def duplicates(one: Any, other: Any, digests: tuple[Sequence[bytes], Sequence[bytes]]) -> list[tuple[Path, Path]]:
+    """Images of one split whose file is, byte by byte, a file of the other. digests: of both, in their order."""
+    place = {digest: i for i, digest in enumerate(digests[0]) if digest}
+    twins = [(place[digest], j) for j, digest in enumerate(digests[1]) if digest in place]
+    return [(one.files(i)[0], other.files(j)[0]) for i, j in twins]
+
+
+def _mapped(find: Callable[[int], _Finding], places: Sequence[int], workers: int) -> Iterator[_Finding]:
+    if not workers:
+        yield from map(find, places)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(places), BLOCK):  # a future each for 200 000 pairs would take more than the masks
+            yield from pool.map(find, places[first : first + BLOCK])
+
+
+def _without_mask(dataset: Pairs, opened: set[int]) -> list[str]:
+    problems = []
+    for i in set(range(len(dataset))) - opened:
+        image, masks = dataset.files(i)
+        missing = [m for m in _listed(masks) if not os.access(m, os.F_OK)]
+        problems += [f"{image}: has no mask, there is no {mask}." for mask in missing]
+    return sorted(problems)
+
+
+def _listed(masks: Path | list[Path] | None) -> list[Path]:
+    return masks if isinstance(masks, list) else [m for m in [masks] if m is not None]
+
+
+def _find_in_pair(dataset: Pairs, i: int, digests: bool) -> _Finding:
+    image_path, masks = dataset.files(i)
     problems: list[str] = []
     size = target = None
+    digest, values = b"", frozenset[int]()
     try:
         info = inspect_image(image_path)
         size = (info.height, info.width)
+        digest = hashlib.blake2b(image_path.read_bytes(), digest_size=16).digest() if digests else b""
         if not dataset.takes_channels(info.channels):
             problems.append(f"{image_path}: has {info.channels} channels, the data set {dataset.in_channels}.")
     except DataError as error:
         problems.append(str(error))
-    paths = target_paths if isinstance(target_paths, list) else [p for p in [target_paths] if p is not None]
+    paths = _listed(masks)
     missing = [path for path in paths if not path.exists()]
     problems += [f"{image_path}: has no mask, there is no {path}." for path in missing]
     if paths and not missing:
@@ -74,48 +181,77 @@ def _find_in_pair(dataset: Pairs, i: int) -> _Finding:
             target = dataset.read_target(i)
         except DataError as error:
             problems.append(str(error))
+            values = _values(paths[0])
     if target is not None and size is not None and target.shape[-2:] != size:
         problems.append(f"{image_path}: {size_mismatch(size, target.shape[-2:])}")
     if target is None:
-        return _Finding(problems, np.zeros(len(dataset.classes), np.int64))
-    pixels = _count(target, dataset)
+        return _Finding(problems, size=size, values=values, digest=digest)
     if dataset.fully_ignored_is_a_problem and (target == dataset.space.ignore_index).all():
         problems.append(f"{paths[0]}: every pixel is ignored. Take the pair out, or label it.")
-    return _Finding(problems, pixels)
+    return _Finding(problems, _count(target, dataset), size, digest=digest)
 
 
-def _count(target: np.ndarray, dataset: Pairs) -> np.ndarray:
-    """int64 [K]: pixels of each class; for multilabel of each label."""
+def _values(path: Path) -> frozenset[int]:
+    """The values of a mask of ids; none where it is no such mask."""
+    try:
+        mask = read_mask(path)
+    except DataError:
+        return frozenset()
+    return frozenset(np.unique(mask).tolist()) if mask.ndim == 2 else frozenset()
+
+
+def _shifted(dataset: Pairs, values: set[int], pixels: np.ndarray) -> str | None:
+    """A sentence if the masks that do not fit would fit with all ids one higher or one lower.
+
+    values: of those masks. pixels: of each class in all others.
+    """
+    table = getattr(dataset, "table", None)
+    if not isinstance(table, ValueTable) or not values:
+        return None
+    ignored = {v for v in table.values if table.table[v] == dataset.space.ignore_index}
+    ids = set(table.values) - ignored
+    used = values - ignored
+    for shift, unused, kind in ((1, min(ids), "high"), (-1, max(ids), "low")):
+        never = unused not in used and not pixels[table.table[unused]]
+        if used and never and all(v - shift in ids for v in used):
+            what = f"the masks hold {ranges(used)}, the classes are {ranges(ids)}: all ids are one too {kind}."
+            return f"{dataset.files(0)[1]} and others: {what} Give each class the id that its pixels have."
+    return None
+
+
+def _count(target: np.ndarray, dataset: Any) -> _Counts:
+    classes = len(dataset.space.classes)
     if dataset.space.task is Task.MULTILABEL:
-        return (target == 1).sum((1, 2))
-    classes = len(dataset.classes)
-    return np.bincount(target.ravel(), minlength=classes)[:classes]
+        return _Counts((target == 1).sum((1, 2)), (target != dataset.space.ignore_index).sum((1, 2)))
+    pixels = np.bincount(target[target != dataset.space.ignore_index], minlength=classes)
+    return _Counts(pixels, np.full(classes, pixels.sum()))
 
 
 def _find_in_sample(dataset: Any, i: int) -> _Finding:
     """The same of a data set that only has samples."""
     name, space = dataset.names[i], dataset.space
     problems: list[str] = []
-    nothing = np.zeros(len(space.classes), np.int64)
     try:
         image, target, _ = dataset[i]
     except HrsegError as error:
-        return _Finding([str(error)], nothing)
+        return _Finding([str(error)])
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         what = f"the image is {image.dtype} {list(image.shape)}, not uint8, uint16 or float32 [H, W, C]."
-        return _Finding([f"{name}: {what}"], nothing)
+        return _Finding([f"{name}: {what}"])
     channels = getattr(dataset, "in_channels", image.shape[2])
     if image.shape[2] != channels:
         problems.append(f"{name}: the image has {image.shape[2]} channels, the data set {channels}.")
+    size = image.shape[:2]
     if target is None:
-        return _Finding(problems, nothing)
-    if target.shape[-2:] != image.shape[:2]:
-        problems.append(f"{name}: {size_mismatch(image.shape[:2], target.shape[-2:])}")
+        return _Finding(problems, size=size)
+    if target.shape[-2:] != size:
+        problems.append(f"{name}: {size_mismatch(size, target.shape[-2:])}")
     known = 2 if space.task is Task.MULTILABEL else len(space.classes)
     values = np.unique(target).tolist()
     unknown = [v for v in values if v != space.ignore_index and not 0 <= v < known]
     if unknown:
         problems.append(f"{name}: the target holds {unknown}, which are no class (0 to {known - 1}).")
-    elif values == [space.ignore_index]:
+        return _Finding(problems, size=size)
+    if values == [space.ignore_index]:
         problems.append(f"{name}: every pixel is ignored.")
-    return _Finding(problems, nothing)
+    return _Finding(problems, _count(target, dataset), size)

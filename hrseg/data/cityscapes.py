@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from hrseg.data import packed
 from hrseg.data.cityscapes_labels import CLASSES, LABELS
 from hrseg.data.images import walk
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
@@ -57,28 +59,27 @@ class Cityscapes(Pairs):
         if coarse and "train" in self.parts:
             self.parts = (*self.parts, "train_extra")
         self.fully_ignored_is_a_problem = "train_extra" not in self.parts
-        self.names, self.images = [], []
-        self.targets = None if split == "test" else []
-        for part in self.parts:
-            self._list(part)
-        if self.targets and not any(path.exists() for path in self.targets):
+        listed = [row for part in self.parts for row in self._list(part)]
+        names, images, targets = zip(*listed, strict=True)
+        self.names, self.images = packed.names(names), packed.paths(images)
+        self.targets = None if split == "test" else packed.paths(targets)
+        if self.targets and not any(map(os.path.exists, self.targets)):
             what = f"has images of split '{split}', but not one of their masks, such as {self.targets[0].name}."
             way_out = f"Expected: {LAYOUT}"
             if labels == "labelTrainIds":
                 way_out = "csCreateTrainIdLabelImgs makes labelTrainIds; without them set data.labels: labelIds."
             raise DataError(self.root, what, way_out)
 
-    def _list(self, part: str) -> None:
+    def _list(self, part: str) -> list[tuple[str, str, str]]:
+        """The name, image and mask of each sample."""
         folder = self.root / "leftImg8bit" / part
-        found = [path for path in walk(folder) if path.name.endswith("_leftImg8bit.png")]
+        found = [path for path in walk(folder) if path.endswith("_leftImg8bit.png")]
         if not found:
             raise DataError(folder, "holds no *_leftImg8bit.png.", f"data.root is the folder with {LAYOUT}")
-        for path in found:
-            name = path.relative_to(folder).as_posix().removesuffix("_leftImg8bit.png")
-            self.names.append(name)
-            self.images.append(path)
-            if self.targets is not None:
-                self.targets.append(self._masks(part) / f"{name}{self._ending(part)}")
+        start = len(str(folder)) + 1
+        names = [path[start:].removesuffix("_leftImg8bit.png").replace(os.sep, "/") for path in found]
+        masks, ending = self._masks(part), self._ending(part)
+        return [(name, path, f"{masks}/{name}{ending}") for name, path in zip(names, found, strict=True)]
 
     def _masks(self, part: str) -> Path:
         return self.root / ("gtCoarse" if part == "train_extra" else "gtFine") / part
@@ -100,8 +101,9 @@ class Cityscapes(Pairs):
         return self.table(mask, path, f"Does it hold {other}? Set data.labels: {other}, or write {self.labels}.")
 
     def strays(self) -> list[str]:
-        masks = (p for part in self.parts for p in walk(self._masks(part)) if p.name.endswith(self._ending(part)))
-        return [] if self.targets is None else masks_without_image(masks, self.targets)
+        known = set(map(str, self.targets or ()))
+        masks = (p for part in self.parts for p in walk(self._masks(part)) if p.endswith(self._ending(part)))
+        return [] if self.targets is None else masks_without_image(path for path in masks if path not in known)
 
     def doubt(self, pixels: np.ndarray) -> str | None:
         # The trainIds 0..18 taken for ids are road, sidewalk, building, wall, fence and pole at most (ids 7 to 17).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -11,15 +12,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hrseg.config import read_yaml
+from hrseg.data import packed
 from hrseg.data.images import (
     IMAGE_ENDINGS,
     MASK_ENDINGS,
-    OTHER_ENDINGS,
     inspect_image,
     list_files,
     read_mask,
     read_palette,
-    walk,
 )
 from hrseg.data.pairs import Pairs, ValueTable, distinct_colors, masks_without_image
 from hrseg.errors import DataError
@@ -86,8 +86,7 @@ class Folder(Pairs):
         if not (self.root / "images").is_dir():
             raise DataError(self.root / "images", "no such folder.", f"data.root is the folder with {LAYOUT}")
         self._read_classes(Path(classes) if classes is not None else self.root / "classes.yaml")
-        self._find_images(val_share)
-        self._find_masks()
+        self._find_masks(self._find_images(val_share))
         self.in_channels = inspect_image(self.images[0]).channels
 
     # What the classes are
@@ -133,33 +132,37 @@ class Folder(Pairs):
 
     # Which images, which masks
 
-    def _find_images(self, val_share: float | None) -> None:
+    def _find_images(self, val_share: float | None) -> Container[str]:
+        """Fills `names` and `images`; returns the names of all images in their folder, also of the other splits."""
         images, list_file = self.root / "images", self.root / f"{_plain(self.split)}.txt"
         self.subfolder = Path()
+        unread: list[str] = []
         if val_share is not None:
             if self.split not in ("train", "val"):
                 raise DataError("data.val_share", f"makes the splits train and val, not '{self.split}'.")
             if (images / "train").is_dir() and (images / "val").is_dir():
                 raise DataError("data.val_share", f"{images} already has the folders train and val.", "Set it to null.")
-            self.all_images = list_files(images, IMAGE_ENDINGS)
-            chosen = [n for n in self.all_images if (_share(n) < val_share) == (self.split == "val")]
-            if self.all_images and not chosen:
-                what = f"{val_share} of {len(self.all_images)} images leaves none for '{self.split}'."
+            found = list_files(images, IMAGE_ENDINGS, unread=unread)
+            chosen = [n for n in found if (_share(n) < val_share) == (self.split == "val")]
+            if found and not chosen:
+                what = f"{val_share} of {len(found)} images leaves none for '{self.split}'."
                 raise DataError("data.val_share", what, "Write train.txt and val.txt with their names instead.")
         elif list_file.is_file():
-            self.all_images = list_files(images, IMAGE_ENDINGS)
-            chosen = _read_list(list_file, self.all_images)
+            found = list_files(images, IMAGE_ENDINGS, unread=unread)
+            chosen = _read_list(list_file, found)
         elif (images / self.split).is_dir():
             self.subfolder = Path(self.split)
-            self.all_images = list_files(images / self.split, IMAGE_ENDINGS)
-            chosen = list(self.all_images)
+            found = list_files(images / self.split, IMAGE_ENDINGS, unread=unread)
+            chosen = list(found)
         else:
             what = f"has no split '{self.split}': neither {images / self.split}/ nor {list_file} nor data.val_share."
             raise DataError(self.root, what, f"Expected: {LAYOUT}")
         if not chosen:
-            what = f"split '{self.split}' is empty: {len(self.all_images)} images in {images / self.subfolder}."
+            what = f"split '{self.split}' is empty: {len(found)} images in {images / self.subfolder}."
             raise DataError(self.root, what, f"Images end in {', '.join(IMAGE_ENDINGS)}. Expected: {LAYOUT}")
-        self.names, self.images = chosen, [self.all_images[name] for name in chosen]
+        self.names, self.images = packed.names(chosen), packed.paths(found[name] for name in chosen)
+        self._strays = _not_read(unread, IMAGE_ENDINGS)
+        return found
 
     def _mask_folders(self) -> list[Path]:
         """One folder, or for multilabel one a class."""
@@ -167,36 +170,43 @@ class Folder(Pairs):
         labels = self.space.names if self.task is Task.MULTILABEL else ("",)
         return [masks / label / self.subfolder for label in labels]
 
-    def _find_masks(self) -> None:
+    def _find_masks(self, images: Container[str]) -> None:
+        """images: the names that a mask may have."""
         folders = self._mask_folders()
         missing = [folder for folder in folders if not folder.is_dir()]
-        self.mask_paths: list[list[Path]] | None = None  # of each image, one a folder
+        self.mask_paths: Sequence[Path] | None = None  # of each image, one a folder
         self.targets = None
         if len(missing) == len(folders) and self.split == "test":
             return
         if missing:
             raise DataError(missing[0], "no such folder.", f"Expected: {LAYOUT}")
-        found = [list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix) for folder in folders]
+        found = []
+        for folder in folders:
+            unread: list[str] = []
+            masks = list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix, unread=unread)
+            found.append(masks)
+            self._strays += masks_without_image(path for name, path in masks.items() if name not in images)
+            self._strays += _not_read(unread, MASK_ENDINGS)
         ending = f"{self.mask_suffix}.png"  # of the mask that is expected where there is none
-        self.mask_paths = [
-            [masks.get(name, folder / f"{name}{ending}") for masks, folder in zip(found, folders, strict=True)]
-            for name in self.names
-        ]
+        places = list(zip(found, map(str, folders), strict=True))
+        self.mask_paths = packed.paths(
+            masks.get(name) or f"{folder}/{name}{ending}" for name in self.names for masks, folder in places
+        )
         if self.task is not Task.MULTILABEL:
-            self.targets = [paths[0] for paths in self.mask_paths]
+            self.targets = self.mask_paths
+
+    def _masks_of(self, i: int) -> list[Path]:
+        assert self.mask_paths is not None
+        folders = len(self.mask_paths) // len(self.images)
+        return [self.mask_paths[place] for place in range(i * folders, (i + 1) * folders)]
 
     def files(self, i: int) -> tuple[Path, Path | list[Path] | None]:
         if self.task is Task.MULTILABEL and self.mask_paths is not None:
-            return self.images[i], self.mask_paths[i]
+            return self.images[i], self._masks_of(i)
         return super().files(i)
 
     def strays(self) -> list[str]:
-        problems = _unread(self.root / "images" / self.subfolder, IMAGE_ENDINGS)
-        for folder in self._mask_folders() if self.mask_paths is not None else ():
-            masks = list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix)
-            problems += masks_without_image(masks.values(), (masks[n] for n in masks if n in self.all_images))
-            problems += _unread(folder, MASK_ENDINGS)
-        return problems
+        return self._strays
 
     def doubt(self, pixels: np.ndarray) -> str | None:
         if self.task is Task.MULTILABEL or np.count_nonzero(pixels) != 1 or len(self.classes) == 1:
@@ -215,10 +225,11 @@ class Folder(Pairs):
         if self.mask_paths is None:
             return None
         if self.task is not Task.MULTILABEL:
-            path = self.mask_paths[i][0]
+            path = self.mask_paths[i]
             return self.to_indices(read_mask(path, colors=self.mask_kind == "colors"), path)
-        planes = [self._read_plane(path) for path in self.mask_paths[i]]
-        for plane, path in zip(planes, self.mask_paths[i], strict=True):
+        paths = self._masks_of(i)
+        planes = [self._read_plane(path) for path in paths]
+        for plane, path in zip(planes, paths, strict=True):
             if plane.shape != planes[0].shape:
                 raise DataError(path, f"is {plane.shape[0]}x{plane.shape[1]}, other labels of this image are not.")
         return np.stack(planes)
@@ -280,11 +291,8 @@ def _parse_classes(path: Path) -> ClassesFile:
         raise DataError(path, "; ".join(explained) + ".", way_out) from None
 
 
-def _unread(folder: Path, endings: tuple[str, ...]) -> list[str]:
-    """A sentence for each picture in a format that is not read there; other files may lie beside the pictures."""
-    others = {*OTHER_ENDINGS, *IMAGE_ENDINGS} - {*endings}
-    wanted = ", ".join(endings)
-    return [f"{p}: is not read, files here end in {wanted}." for p in walk(folder) if p.suffix.lower() in others]
+def _not_read(paths: Iterable[str], endings: tuple[str, ...]) -> list[str]:
+    return [f"{path}: is not read, files here end in {', '.join(endings)}." for path in paths]
 
 
 def _refuse_twins(path: Path, what: str, values: list) -> None:
@@ -300,9 +308,9 @@ def _plain(split: str) -> str:
     return split
 
 
-def _read_list(path: Path, images: dict[str, Path]) -> list[str]:
+def _read_list(path: Path, images: dict[str, str]) -> list[str]:
     """The names in a list file, one a line, with or without the image's ending."""
-    by_file = {f"{name}{file.suffix}": name for name, file in images.items()}
+    by_file = {f"{name}{Path(file).suffix}": name for name, file in images.items()}
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,15 @@ class Pairs:
     """Images and masks matched by name. A data set fills the attributes and says how a mask's values become classes.
 
     space: classes, task, ignore index. names, images: one entry a sample. targets: the mask of each image, or None
-    where the split has no labels.
+    where the split has no labels. Lists do; for very many images `packed.names` and `packed.paths` are lighter.
     """
 
     DEFINITION = "cityscapes"  # how a class counts that is absent: left out of the mean
     in_channels = 3
     space: LabelSpace
-    names: list[str]
-    images: list[Path]
-    targets: list[Path] | None
+    names: Sequence[str]
+    images: Sequence[Path]
+    targets: Sequence[Path] | None
     _dtype: np.dtype | None = None  # of the first image
     fully_ignored_is_a_problem = True  # a mask in which every pixel is ignored
 
@@ -117,9 +117,8 @@ class ValueTable:
         return indices
 
 
-def masks_without_image(masks: Iterable[Path], known: Iterable[Path]) -> list[str]:
-    """A sentence for each mask that belongs to no image."""
-    return [f"{path}: a mask without an image." for path in sorted(set(masks) - set(known))]
+def masks_without_image(masks: Iterable[str]) -> list[str]:
+    return [f"{path}: a mask without an image." for path in sorted(masks)]
 
 
 def size_mismatch(image: tuple[int, ...], mask: tuple[int, ...]) -> str:

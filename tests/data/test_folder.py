@@ -81,7 +81,7 @@ def test_a_share_stays_where_it_is_when_images_are_added(tmp_path):
     make(tmp_path, names)
     train, val = Folder(tmp_path, "train", val_share=0.3), Folder(tmp_path, "val", val_share=0.3)
     assert before == {n for n in val.names if n in names[:100]}
-    assert sorted(train.names + val.names) == names
+    assert sorted([*train.names, *val.names]) == names
     assert 40 <= len(val) <= 80
 
 

@@ -1,0 +1,59 @@
+"""Many names or paths in two blocks of memory, instead of an object each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Packed(Sequence[T], Generic[T]):
+    """A read-only sequence of strings, or of what `make` makes of them when they are asked for.
+
+    A forked process that reads a Python object writes its reference count, and so copies the page it lies on: a list of
+    200 000 paths would be copied, bit by bit, into every worker. Here there is nothing to count.
+    """
+
+    def __init__(self, values: Iterable[Any], make: Callable[[str], T]):
+        encoded = [os.fsencode(value) for value in values]
+        self._text, self._make = b"".join(encoded), make
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, i: int) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i: int | slice) -> T | list[T]:
+        if isinstance(i, slice):
+            return [self[place] for place in range(*i.indices(len(self)))]
+        place = range(len(self))[i]  # counts from the end where negative; IndexError outside
+        return self._make(os.fsdecode(self._text[self._ends[place] : self._ends[place + 1]]))
+
+    def __iter__(self) -> Iterator[T]:
+        return (self[place] for place in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(_equal, self, other))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"
+
+
+def _equal(one: object, other: object) -> bool:
+    return one == other
+
+
+def names(values: Iterable[str]) -> Packed[str]:
+    return Packed(values, str)
+
+
+def paths(values: Iterable[str | Path]) -> Packed[Path]:
+    return Packed(values, Path)
