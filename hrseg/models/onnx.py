@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -24,12 +24,19 @@ def free_dimensions() -> dict[int, torch.export.Dim]:
 
 
 def to_onnx(
-    module: nn.Module, example: Tensor, path: str | Path, *, dynamic: bool = False, output: str = "logits"
+    module: nn.Module,
+    example: Tensor,
+    path: str | Path,
+    *,
+    dynamic: bool = False,
+    output: str = "logits",
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a module that maps an image [N, C, H, W] to one tensor as one ONNX file, through torch.export.
 
     example: an image of the type, and unless dynamic of the size, that the file is to take. The input is called
-    "image". dynamic: N, H and W are free, H and W from 64. Raises HrsegError where the extra `export` is not installed.
+    "image". dynamic: N, H and W are free, H and W from 64. metadata: put into the file's own.
+    Raises HrsegError where the extra `export` is not installed.
     """
     with quiet():
         try:
@@ -45,6 +52,7 @@ def to_onnx(
         except ModuleNotFoundError as error:  # onnx or onnxscript
             raise HrsegError("ONNX", f"needs {error.name}.", 'Install it: pip install "hrseg[export]".') from error
         assert program is not None
+        program.model.metadata_props.update(metadata or {})
         program.save(str(path))
 
 

@@ -1,0 +1,103 @@
+"""The formats: how each is written, where its metadata lies, and how its own runtime runs it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hrseg.errors import HrsegError
+from hrseg.export.deployed import Deployed
+from hrseg.models.onnx import free_dimensions, quiet, to_onnx
+
+METADATA = "hrseg"  # the name of the metadata inside a file, JSON
+Runner = Callable[[Tensor], Tensor]
+
+
+def _write_onnx(module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]) -> None:
+    plain = {METADATA: json.dumps(metadata)}
+    to_onnx(module, example, path, dynamic=dynamic, output=metadata["output"]["name"], metadata=plain)
+
+
+def _write_openvino(module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]) -> None:
+    openvino = need("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        between = Path(folder) / "model.onnx"
+        _write_onnx(module, example, between, dynamic, metadata)
+        model = openvino.convert_model(between)
+        model.set_rt_info(json.dumps(metadata), METADATA)
+        openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+
+
+def _write_torch_export(
+    module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
+) -> None:
+    with quiet():
+        program = torch.export.export(module, (example,), dynamic_shapes=(free_dimensions(),) if dynamic else None)
+        torch.export.save(program, path, extra_files={f"{METADATA}.json": json.dumps(metadata)})
+
+
+def _write_torchscript(
+    module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
+) -> None:
+    with quiet():  # a trace keeps the size of its example; a script asks the network to be written for it
+        script = torch.jit.script(module) if dynamic else torch.jit.trace(module, example)
+        torch.jit.save(script, str(path), _extra_files={f"{METADATA}.json": json.dumps(metadata)})
+
+
+def _run_onnx(path: Path) -> Runner:
+    runtime = need("onnxruntime", "export")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+def _run_openvino(path: Path) -> Runner:
+    core = need("openvino", "openvino").Core()
+    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
+
+
+def _run_torch_export(path: Path) -> Runner:
+    return torch.export.load(path).module()
+
+
+def _run_torchscript(path: Path) -> Runner:
+    with quiet():
+        return torch.jit.load(str(path))
+
+
+class Format(NamedTuple):
+    """A file's ending, the network's precisions that its runtime has on a CPU, its writer and its runtime."""
+
+    ending: str
+    precisions: tuple[str, ...]
+    write: Callable[[Deployed, Tensor, Path, bool, Mapping[str, Any]], None]
+    run: Callable[[Path], Runner]
+
+
+# OpenVINO keeps weights in 16 bits and computes as its device does; onnxruntime has no convolution in bf16 on CPUs.
+FORMATS = {
+    "onnx": Format(".onnx", ("fp32", "fp16"), _write_onnx, _run_onnx),
+    "openvino": Format(".xml", ("fp32", "fp16"), _write_openvino, _run_openvino),
+    "torch.export": Format(".pt2", ("fp32", "fp16", "bf16"), _write_torch_export, _run_torch_export),
+    "torchscript": Format(".pt", ("fp32", "fp16", "bf16"), _write_torchscript, _run_torchscript),
+}
+
+
+def runner(path: str | Path, format: str) -> Runner:
+    """An exported file as a function of an image [N, C, H, W], run on the CPU by the format's own runtime."""
+    return FORMATS[format].run(Path(path))
+
+
+def need(module: str, extra: str) -> Any:
+    """An optional module. Raises HrsegError that names the extra it comes with."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise HrsegError(module, "is not installed.", f'Install it: pip install "hrseg[{extra}]".') from None
