@@ -20,6 +20,7 @@ import hrseg
 from hrseg import config, losses
 from hrseg.data import checks, toycity
 from hrseg.engine import evaluate, train
+from hrseg.export import command as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
 from hrseg.weights import convert
@@ -28,9 +29,14 @@ from tests.models.test_hrnet import PARAMETERS
 from tests.test_imports import FLOORS
 
 DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in
-        ("quickstart", "architecture", "configuration", "extending", "datasets")}  # fmt: skip
+        ("quickstart", "architecture", "configuration", "extending", "datasets", "export")}  # fmt: skip
 MINE = [name for name in DOCS if name != "datasets"]
-COMMANDS = {"tools/train.py": train.main, "tools/test.py": evaluate.main, "tools/convert.py": convert.main}
+COMMANDS = {
+    "tools/train.py": train.main,
+    "tools/test.py": evaluate.main,
+    "tools/convert.py": convert.main,
+    "tools/export.py": export_command.main,
+}
 
 
 def blocks(name: str, language: str) -> list[str]:

@@ -13,8 +13,8 @@ FLOORS = {
     0: {"errors", "config", "task", "cli", "version", "installed"},
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
     2: {"build", "weights", "report"},
-    3: {"engine", "predictor", "export"},
-    4: {"benchmark"},
+    3: {"engine"},
+    4: {"predictor", "export", "benchmark"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 DOORS = {

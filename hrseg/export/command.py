@@ -16,8 +16,9 @@ import torch
 
 from hrseg import config as settings
 from hrseg.cli import command, parser, split_settings
-from hrseg.engine.evaluate import Loaded, load_checkpoint, versions
+from hrseg.engine.evaluate import versions
 from hrseg.engine.infer import Size
+from hrseg.engine.loaded import Loaded, load_checkpoint
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.export import int8
 from hrseg.export.deployed import Deployed, input_type
@@ -25,7 +26,7 @@ from hrseg.export.formats import FORMATS
 from hrseg.export.proof import LEAST_AGREEMENT, Proof, proof_images, proof_sizes, prove
 from hrseg.models.onnx import SMALLEST
 from hrseg.task import Task
-from hrseg.weights.source import sha256
+from hrseg.weights.source import locate, sha256
 
 USUAL_SIZE = (512, 512)  # where training took no crop
 
@@ -155,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
         "  tools/export.py --checkpoint best.pt --format openvino --out best.xml --half",
     )
     arguments.add_argument("words", nargs="*", metavar="key=value", help="settings, e.g. data.root=/data/cityscapes")
-    arguments.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
+    arguments.add_argument("--checkpoint", required=True, metavar="PATH")
     arguments.add_argument("--format", required=True, choices=[*FORMATS], help=", ".join(FORMATS))
     arguments.add_argument("--out", type=Path, required=True, metavar="PATH", help="PATH.json tells what is in it")
     arguments.add_argument("--size", type=_size, metavar="HxW", help="of the images; default: the training's crop")
@@ -184,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
         argmax=args.argmax,
         normalised=args.normalised,
         precision=args.precision or "fp32",
-        checkpoint={"path": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step},
+        checkpoint={"path": str(args.checkpoint), "sha256": sha256(locate(args.checkpoint)), "step": loaded.step},
     )
     if done.cost:
         print(done.cost)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.data.loader import Normalise
-from hrseg.engine.evaluate import PRECISIONS, Loaded
+from hrseg.engine.evaluate import PRECISIONS
+from hrseg.engine.loaded import Loaded
 
 
 class Deployed(nn.Module):
@@ -37,7 +38,10 @@ class Deployed(nn.Module):
         x = image if self.normalised else (image.to(torch.float32) - self.center) * self.scale  # type: ignore[operator]
         if self.multiple > 1:
             x = F.pad(x, [0, -width % self.multiple, 0, -height % self.multiple])
-        logits = self.model(x.to(self.precision))[:, :, :height, :width].float()
+        logits = self.model(x.to(self.precision)).float()
+        if self.multiple > 1:  # a slice would tell torch.export that the size is a multiple, or that it is none
+            rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+            logits = logits.index_select(2, rows).index_select(3, columns)
         if not self.argmax:
             return logits
         if self.task == "multiclass":

@@ -26,7 +26,7 @@ def _write_onnx(module: Deployed, example: Tensor, path: Path, dynamic: bool, me
 
 
 def _write_openvino(module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]) -> None:
-    openvino = need("openvino", "openvino")
+    openvino = need("openvino", "export,openvino")
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "model.onnx"
         _write_onnx(module, example, between, dynamic, metadata)
@@ -58,7 +58,7 @@ def _run_onnx(path: Path) -> Runner:
 
 
 def _run_openvino(path: Path) -> Runner:
-    core = need("openvino", "openvino").Core()
+    core = need("openvino", "export,openvino").Core()
     compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg import build
-from hrseg.data.loader import Normalise, resize
-from hrseg.engine.evaluate import Loaded
+from hrseg.data.loader import Normalise
+from hrseg.data.resize import resize
 from hrseg.engine.infer import Inference, Size
+from hrseg.engine.loaded import Loaded
 from hrseg.export.deployed import Deployed
 from hrseg.export.formats import FORMATS, Runner, need
 from hrseg.metrics import ConfusionMatrix, scores

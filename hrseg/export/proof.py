@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hrseg import build
-from hrseg.data.loader import Normalise, resize
-from hrseg.engine.evaluate import Loaded
+from hrseg.data.loader import Normalise
+from hrseg.data.resize import resize
 from hrseg.engine.infer import Inference, Size, forward
+from hrseg.engine.loaded import Loaded
 from hrseg.errors import HrsegError
 from hrseg.export.formats import Runner
 from hrseg.models.onnx import SMALLEST
