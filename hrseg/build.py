@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from hrseg import distributed, models
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
-from hrseg.data import DATASETS, loader
+from hrseg.data import DATASETS, cache, loader
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.losses import CombinedLoss, make_term
 from hrseg.models.encoder import extra_channels
@@ -58,6 +59,24 @@ def dataset(config: Config, split: str) -> Dataset:
     elif data.task != "multiclass":
         raise ConfigError("data.task", f"the data set {data.dataset} is multiclass, not {data.task}.")
     return cls(data.root, split, **kwargs)
+
+
+def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: bool = True) -> Any:
+    """The data set out of the cache that `data.cache` asks for, made as far as it is missing; else as it is.
+
+    renew: also what was made from files that have changed, which raises DataError else.
+    """
+    data = config.data
+    if data.cache == "none":
+        return dataset
+    return cache.cached(
+        dataset, data.cache, cache_dir(config), data.root, workers=data.workers, renew=renew, progress=progress
+    )
+
+
+def cache_dir(config: Config) -> Path:
+    """The folder of `data.cache_dir`, by default in the data set's own."""
+    return config.data.cache_dir or config.data.root / ".hrseg_cache"
 
 
 def normalisation(config: Config, sample: Sample, known: Normalisation | None = None) -> Normalisation:

@@ -75,6 +75,8 @@ class DataConfig(OpenSection):
         None  # a channel or one for all; null: by type
     )
     check: bool = True  # look at every pair of files before training
+    cache: Literal["none", "strips", "raw"] = "none"  # decoded samples on disk, compressed or as they are
+    cache_dir: Path | None = None  # null: .hrseg_cache in root
 
     @model_validator(mode="after")
     def _ranges(self) -> DataConfig:

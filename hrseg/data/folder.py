@@ -205,6 +205,11 @@ class Folder(Pairs):
             return self.images[i], self._masks_of(i)
         return super().files(i)
 
+    def meaning(self) -> dict[str, Any]:
+        ignored = {"value": self.ignored_value, "color": self.ignored_color}
+        names = self.space.names if self.task is Task.MULTILABEL else None
+        return {**super().meaning(), "masks": self.mask_kind, "colors": self.colors, "ignored": ignored, "names": names}
+
     def strays(self) -> list[str]:
         return self._strays
 

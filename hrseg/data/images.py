@@ -14,6 +14,11 @@ from PIL import Image
 
 from hrseg.errors import DataError
 
+try:
+    from imagecodecs import png_decode
+except ImportError:  # an extra: the same pixels in two thirds of Pillow's time
+    png_decode = None
+
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
 OTHER_ENDINGS = (".bmp", ".gif", ".webp", ".jp2", ".ppm", ".heic")  # pictures that are not read
@@ -283,6 +288,14 @@ def _pillow_array(image: Image.Image) -> np.ndarray:
     return array
 
 
+def _decoded(path: Path, image: Image.Image) -> np.ndarray:
+    """The pixels of a PNG or JPEG that was opened, grey, colours or indices as they stand in the file."""
+    if png_decode is None or _png_depth(path) not in ((8, _GREY), (8, _RGB)):
+        return _pillow_array(image)
+    array = np.atleast_3d(png_decode(path.read_bytes()))
+    return array[:, :, : len(image.getbands())]  # a colour that stands for "transparent" adds one
+
+
 def _read_pillow_image(path: Path) -> np.ndarray:
     with _open_pillow(path) as image:
         depth = _png_depth(path)
@@ -292,7 +305,7 @@ def _read_pillow_image(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
         if image.mode == "1":
             return np.asarray(image.convert("L"))
-        return _upright(_pillow_array(image), _orientation(image))
+        return _upright(_decoded(path, image), _orientation(image))
 
 
 def _read_deep_png(path: Path, image: Image.Image) -> np.ndarray:
@@ -318,7 +331,7 @@ def _read_pillow_mask(path: Path, colors: bool) -> np.ndarray:
             image = image.convert("RGBA")
         if colors and image.mode in ("P", "1"):
             image = image.convert("RGB")
-        array = _pillow_array(image)
+        array = _decoded(path, image)
     if color_type == _GREY and bits in (2, 4) and not colors:
         array = array // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits to 0..255: ids would change
     return array

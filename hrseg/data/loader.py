@@ -190,7 +190,7 @@ class TrainSet(_Reader):
 
     def read(self, key: Key) -> _Item:
         epoch, index = key
-        sample = self.dataset[index]
+        sample = getattr(self.dataset, "open", self.dataset.__getitem__)(index)
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
         size = sample.image.shape[:2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
 from hrseg.data.images import read_image, read_mask
@@ -78,6 +80,13 @@ class Pairs:
         """The values of one mask file as class indices. Raises DataError for a value that has no meaning."""
         raise NotImplementedError
 
+    def meaning(self) -> dict[str, Any]:
+        """What the files' values become, as plain data: a cache made under another meaning is not used."""
+        table = getattr(self, "table", None)
+        indices = {} if table is None else {str(value): int(table.table[value]) for value in table.values}
+        space = {"task": self.space.task.value, "ignore_index": self.space.ignore_index}
+        return {**space, "indices": indices, "channels": self.in_channels}
+
     def strays(self) -> list[str]:
         """A sentence for each file that is in the way: a mask without an image."""
         return []
@@ -96,7 +105,7 @@ class ValueTable:
         self.dtype = np.uint8 if small else np.uint16
         self.unknown = 254 if small else 65534  # no class: the table stays as narrow as its result
         self.values = sorted(indices)
-        self.table = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
+        self.table: np.ndarray = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
         for value, index in indices.items():
             self.table[value] = index
 
@@ -105,7 +114,7 @@ class ValueTable:
         if mask.ndim == 3:
             raise DataError(path, "is an RGB picture where a mask of ids is expected.", way_out)
         if mask.dtype == np.uint8:
-            indices = np.take(self.table, mask)
+            indices: np.ndarray = cv2.LUT(mask, self.table[:256])
         else:
             inside = (mask >= 0) & (mask < len(self.table))
             indices = np.where(inside, np.take(self.table, np.where(inside, mask, 0)), self.dtype(self.unknown))

@@ -310,6 +310,7 @@ def main(argv: Sequence[str]) -> int:
         if channels is not None and channels != wanted:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         memory.require_room_for_evaluation(config.eval, dataset, device)
+        dataset = build.cached(config, dataset, progress=distributed.is_main())
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
             model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -169,6 +169,9 @@ class Run:
             require_sound(sets, workers=config.data.workers)
         distributed.wait_for_main()
         memory.require_room_for_evaluation(config.eval, self.val_set, device)
+        self.train_set, self.val_set = (
+            build.cached(config, dataset, progress=distributed.is_main()) for dataset in (self.train_set, self.val_set)
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.ema = optim.Ema(self.model, config.train.ema) if config.train.ema else None
         self.state = State()

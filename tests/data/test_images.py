@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from hrseg.data import images
 from hrseg.data.images import inspect_image, list_files, read_image, read_mask, read_palette
 from hrseg.errors import DataError
 
@@ -47,6 +48,19 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
     read = read_image(path)
     assert read.dtype == image.dtype and np.array_equal(read, image)  # Pillow alone halves 16-bit colours
     assert inspect_image(path) == (5, 7, channels)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch, channels, transparent):
+    path, pixels = tmp_path / "a.png", values("uint8", 5, 7, channels)
+    color = {"transparency": 9 if channels == 1 else (1, 2, 3)} if transparent else {}
+    Image.fromarray(pixels.squeeze()).save(path, **color)
+    assert images.png_decode is not None  # the extra `fast`, which the tests install
+    fast = [read_image(path), read_mask(path)]
+    monkeypatch.setattr(images, "png_decode", None)
+    assert np.array_equal(fast[0], pixels) and np.array_equal(fast[1], pixels.squeeze())
+    assert np.array_equal(read_image(path), pixels) and np.array_equal(read_mask(path), pixels.squeeze())
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
