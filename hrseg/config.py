@@ -190,6 +190,8 @@ class TrackConfig(Section):
     entity: str | None = None
     name: str | None = None  # default: the run folder's name
     tags: list[str] = []
+    checkpoint: bool = False  # the best one, as an artifact of wandb
+    tensorboard: bool = False
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Where scalars and pictures go: log.jsonl, picture files, and wandb if asked for."""
+"""Where scalars and pictures go: log.jsonl and picture files; wandb and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -9,42 +9,60 @@ import netrc
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from hrseg.config import Config
-from hrseg.errors import HrsegError
+from hrseg.errors import ConfigError, HrsegError
+from hrseg.task import LabelSpace, Task
 
 log = logging.getLogger(__name__)
 
 
+class Example(NamedTuple):
+    """A validation image. panel, image: uint8 RGB [H, W, 3]; truth, prediction: labels of the image's size.
+
+    panel is what goes to a file: image, truth, prediction and error side by side. name: safe as a file's.
+    """
+
+    name: str
+    panel: np.ndarray
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+
+
 class Tracker:
-    """Writes one run's records and pictures into its folder, and to wandb where `track.wandb` says so.
+    """Writes one run's records and pictures into its folder, and to wandb and TensorBoard as the settings say.
 
     start_step, validated: records of training after the one, of validation after the other step are cut from an
     existing log.jsonl, so that a resumed run's log has no doubles.
+    Raises ConfigError where TensorBoard is not installed, HrsegError where wandb does not start.
     """
 
     def __init__(self, folder: Path, config: Config, *, start_step: int = 0, validated: int | None = None):
         self.folder = folder
+        self._others: list[Wandb | TensorBoard] = []
+        if config.track.tensorboard:
+            self._others.append(TensorBoard(folder, config, start_step))
+        if config.track.wandb != "disabled":
+            self._others.append(Wandb(folder, config))
         self._path = folder / "log.jsonl"
         _cut_log(self._path, start_step, start_step if validated is None else validated)
         self._file = self._path.open("a", encoding="utf-8")
-        self._wandb = _start_wandb(folder, config) if config.track.wandb != "disabled" else None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record, {step, epoch, kind, ...}; what is not finite becomes null."""
         plain = {key: _plain(value) for key, value in record.items()}
         self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
-        if self._wandb:
-            kind = record["kind"]
-            scalars = {f"{kind}/{k}": v for k, v in plain.items() if isinstance(v, int | float) and k != "step"}
-            self._wandb.log(scalars, step=record["step"])
+        scalars = {f"{record['kind']}/{k}": v for k, v in plain.items() if isinstance(v, int | float) and k != "step"}
+        for other in self._others:
+            other.scalars(scalars, record["step"])
 
     def sync(self) -> None:
         """Bring log.jsonl to the disk: a checkpoint must not survive a crash of the machine that its records do not."""
@@ -52,33 +70,140 @@ class Tracker:
 
     def picture(self, name: str, image: np.ndarray, step: int) -> Path:
         """Save an RGB picture, uint8 [H, W, 3], as images/<name>.png."""
+        for other in self._others:
+            other.picture(name, image, step)
+        return self._save(name, image)
+
+    def examples(self, examples: Sequence[Example], space: LabelSpace, step: int) -> None:
+        """Save the panels of validation images as images/val/<name>.png; wandb gets them with their label maps."""
+        for example in examples:
+            self._save(f"val/{example.name}", example.panel)
+        for other in self._others:
+            other.examples(examples, space, step)
+
+    def _save(self, name: str, image: np.ndarray) -> Path:
         path = self.folder / "images" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-        if self._wandb:
-            import wandb
-
-            self._wandb.log({f"pictures/{name.partition('/')[0]}": wandb.Image(image, caption=name)}, step=step)
         return path
 
     def class_table(self, classes: list[dict[str, Any]], step: int) -> None:
-        """The scores of each class, as in metrics.json, as a wandb table."""
-        if self._wandb and classes:
-            import wandb
+        """The scores of each class, as in metrics.json."""
+        for other in self._others:
+            other.class_table(classes, step)
 
-            rows = [list(row.values()) for row in classes]
-            self._wandb.log({"val/classes": wandb.Table(columns=list(classes[0]), data=rows)}, step=step)
+    def finished(self, checkpoint: Path, best: Mapping[str, Any]) -> None:
+        """Say that the run is complete. checkpoint, best: its best one, and the mIoU and step of that."""
+        for other in self._others:
+            other.finished(checkpoint, best)
 
     def close(self) -> None:
         self._file.close()
-        if self._wandb:
-            self._wandb.finish()
+        for other in self._others:
+            other.close()
 
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Wandb:
+    """A run of Weights & Biases. Its id is kept in the run folder, so that a resumed run is the same one there.
+
+    The axis of all its charts is the iteration: wandb's own counter may not go back, and after a crash a run does.
+    """
+
+    def __init__(self, folder: Path, config: Config):
+        self._upload = config.track.checkpoint
+        self._run = _start_wandb(folder, config)
+        self._run.define_metric("iteration", hidden=True)
+        self._run.define_metric("*", step_metric="iteration")
+        self._run.define_metric("val/miou", step_metric="iteration", summary="max")
+
+    def _log(self, values: Mapping[str, Any], step: int) -> None:
+        self._run.log({**values, "iteration": step})
+
+    def scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        self._log(scalars, step)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        self._log({f"pictures/{name.partition('/')[0]}": wandb().Image(image, caption=name)}, step)
+
+    def examples(self, examples: Sequence[Example], space: LabelSpace, step: int) -> None:
+        drawn = [wandb().Image(e.image, caption=e.name, masks=_masks(e, space)) for e in examples]
+        if drawn:
+            self._log({"pictures/val": drawn}, step)
+
+    def class_table(self, classes: list[dict[str, Any]], step: int) -> None:
+        rows = [list(row.values()) for row in classes]
+        self._log({"val/classes": wandb().Table(columns=list(classes[0]), data=rows)}, step)
+
+    def finished(self, checkpoint: Path, best: Mapping[str, Any]) -> None:
+        if self._upload and checkpoint.exists():
+            artifact = wandb().Artifact(f"model-{self._run.id}", type="model", metadata=dict(best))
+            artifact.add_file(str(checkpoint))
+            self._run.log_artifact(artifact, aliases=["best"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def wandb() -> Any:
+    """The library, imported when it is used."""
+    import wandb
+
+    return wandb
+
+
+def _masks(example: Example, space: LabelSpace) -> dict[str, dict[str, Any]]:
+    """Truth and prediction as wandb overlays label maps on an image; of multilabel a map a label."""
+    maps = {"truth": example.truth, "prediction": example.prediction}
+    if space.task is Task.MULTILABEL:
+        return {
+            f"{kind}: {label}": {"mask_data": labels[index], "class_labels": {0: "no", 1: label}}
+            for kind, labels in maps.items()
+            for index, label in enumerate(space.names)
+        }
+    names = {**dict(enumerate(space.names)), space.ignore_index: "not counted"}
+    return {kind: {"mask_data": labels, "class_labels": names} for kind, labels in maps.items()}
+
+
+class TensorBoard:
+    """Event files in <run folder>/tensorboard, by torch's own writer; what a resumed run does again is dropped."""
+
+    def __init__(self, folder: Path, config: Config, start_step: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            way_out = "Install it: pip install tensorboard."
+            raise ConfigError("track.tensorboard", "needs the package tensorboard.", way_out) from None
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=start_step + 1 if start_step else None)
+        if not start_step:
+            self._writer.add_text("config", "".join(f"    {line}\n" for line in config.to_yaml().splitlines()), 0)
+
+    def scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def examples(self, examples: Sequence[Example], space: LabelSpace, step: int) -> None:
+        for example in examples:
+            self.picture(f"val/{example.name}", example.panel, step)
+
+    def class_table(self, classes: list[dict[str, Any]], step: int) -> None:
+        for row in classes:
+            if row["iou"] is not None:
+                self._writer.add_scalar(f"iou/{row['name']}", row["iou"], step)
+        self._writer.flush()
+
+    def finished(self, checkpoint: Path, best: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 class NoTracker:
@@ -90,7 +215,11 @@ class NoTracker:
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None: ...
 
+    def examples(self, examples: Sequence[Example], space: LabelSpace, step: int) -> None: ...
+
     def class_table(self, classes: list[dict[str, Any]], step: int) -> None: ...
+
+    def finished(self, checkpoint: Path, best: Mapping[str, Any]) -> None: ...
 
     def __enter__(self) -> NoTracker:
         return self
@@ -134,30 +263,42 @@ def _has_wandb_key() -> bool:
 
 
 def _start_wandb(folder: Path, config: Config) -> Any:
-    import wandb
-
+    """wandb's run of a run folder. One that wandb refuses does not start, but one that goes on is kept offline instead:
+    a restart at night must not end because a server is away."""
     mode = config.track.wandb
     if mode == "online" and not _has_wandb_key() and not sys.stdin.isatty():
         log.warning(
             "track.wandb: online, but no key is set (WANDB_API_KEY or `wandb login`): this run is kept offline."
         )
         mode = "offline"
-    run_id_file = folder / "wandb_id"
-    run_id = run_id_file.read_text().strip() if run_id_file.exists() else secrets.token_hex(4)
-    run_id_file.write_text(run_id)
+    id_file = folder / "wandb_id"
+    known = id_file.read_text().strip() if id_file.exists() else None
+    run_id = known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a sweep sets the variable
+    options = {
+        "id": run_id,
+        "resume": "allow",
+        "project": config.track.project,
+        "entity": config.track.entity,
+        "name": config.track.name or folder.name,
+        "tags": config.track.tags or None,
+        "dir": str(folder),
+        "config": config.to_plain(),
+        "settings": wandb().Settings(silent=True),
+    }
     try:
-        return wandb.init(
-            id=run_id,
-            resume="allow",
-            mode=mode,
-            project=config.track.project,
-            entity=config.track.entity,
-            name=config.track.name or folder.name,
-            tags=config.track.tags or None,
-            dir=str(folder),
-            config=config.to_plain(),
-            settings=wandb.Settings(silent=True),
-        )
+        try:
+            run = wandb().init(mode=mode, **options)
+        except Exception as error:
+            if known is None or mode == "offline":
+                raise
+            log.warning(f"{_why(error)} This run goes on offline; `wandb sync {folder}/wandb/offline-run-*` sends it.")
+            run = wandb().init(mode="offline", **options)
     except Exception as error:  # a wrong key, a project that is not there, no network, a settings error: all its own
-        what = f"wandb does not start: {(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
-        raise HrsegError("track.wandb", what, "Mend it, or keep the run here: track.wandb=offline.") from error
+        way_out = "Mend it, or keep the run here: track.wandb=offline."
+        raise HrsegError("track.wandb", _why(error), way_out) from error
+    id_file.write_text(run_id)
+    return run
+
+
+def _why(error: Exception) -> str:
+    return f"wandb does not start: {(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."

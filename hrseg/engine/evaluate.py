@@ -36,6 +36,7 @@ from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scor
 from hrseg.report import examples, page, pictures
 from hrseg.report.facts import image_ious
 from hrseg.task import LabelSpace, Normalisation, Task
+from hrseg.tracking import Example
 from hrseg.weights.source import locate
 
 log = logging.getLogger(__name__)
@@ -191,16 +192,18 @@ class ValidationPictures:
         if index in self._chosen:
             self._predictions[index] = prediction
 
-    def panels(self) -> dict[str, np.ndarray]:
-        """By a name that is safe as a file's: image, truth, prediction and error side by side, uint8 [H, W, 3]."""
-        panels = {}
+    def examples(self) -> list[Example]:
+        """The images with truth and prediction; labels and image are reduced, the panels are not."""
+        found = []
         for index, prediction in sorted(self._predictions.items()):
             image, target, name = self._dataset[index]
             rgb = pictures.displayable(image, self._normalisation)
-            panels[re.sub(r"[^\w.-]", "_", name.replace("/", "__"))] = pictures.panel(
-                rgb, target, prediction, self._dataset.space
-            )
-        return panels
+            panel = pictures.panel(rgb, target, prediction, self._dataset.space)
+            safe = re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
+            truth = examples.reduced(target)
+            small = examples.photo(rgb, truth.shape[-2:])
+            found.append(Example(safe, panel, small, truth, examples.reduced(prediction)))
+        return found
 
     def save_examples(self, evaluation: Evaluation, folder: Path) -> None:
         """Write examples.npz, from which the report draws. All processes call it, the first writes."""
@@ -338,12 +341,11 @@ def main(argv: Sequence[str]) -> int:
 
 def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
     """Save the pictures in a run folder's images/val/, one a validation image, and all of them as images/val.png."""
-    panels = drawn.panels()
-    paths = []
-    for name, panel in panels.items():
-        paths.append(pictures.save(panel, folder / "images" / "val" / f"{name}.png"))
-    if len({panel.shape for panel in panels.values()}) == 1:
-        paths.append(pictures.save(pictures.sheet(list(panels.values()), columns=1), folder / "images" / "val.png"))
+    found = drawn.examples()
+    paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
+    if len({example.panel.shape for example in found}) == 1:
+        sheet = pictures.sheet([example.panel for example in found], columns=1)
+        paths.append(pictures.save(sheet, folder / "images" / "val.png"))
     return paths
 
 

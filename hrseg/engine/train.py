@@ -98,8 +98,8 @@ def _train(
         epoch = state.step / run.epoch_length
         tracker.log({"step": state.step, "epoch": epoch, "kind": "val", **evaluation.headline()})
         tracker.class_table(evaluation.scores.to_plain()["classes"], state.step)
-        for name, panel in drawn.panels().items() if main else ():
-            tracker.picture(f"val/{name}", panel, state.step)
+        if main:
+            tracker.examples(drawn.examples(), run.space, state.step)
         # Done again after a stop, a validation finds the same score: what was not yet written is.
         if state.best["step"] in (None, state.step) or miou > state.best["miou"]:
             state.best = {"miou": miou, "step": state.step}
@@ -152,6 +152,7 @@ def _train(
                 clock.lap()
                 if not due and stop.is_agreed(log_due or device.type == "cpu"):
                     raise Interrupted
+            tracker.finished(checkpoints / "best.pt", state.best)
         except Interrupted:
             save("last.pt")
             bar.close()

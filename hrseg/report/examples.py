@@ -55,6 +55,11 @@ def reduced(labels: np.ndarray) -> np.ndarray:
     return labels[..., rows[:, None], columns]
 
 
+def photo(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An RGB image at a size, (height, width)."""
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
 class Collector:
     """Keeps the predictions of an evaluation, small. Pass it as on_prediction."""
 
@@ -139,9 +144,8 @@ def collect(
         image, target, name = dataset[index]
         truth = reduced(target)
         rgb = pictures.displayable(image, normalisation)
-        small = cv2.resize(rgb, truth.shape[:-3:-1], interpolation=cv2.INTER_AREA)
         buffer = io.BytesIO()
-        Image.fromarray(small).save(buffer, "WEBP", quality=80)
+        Image.fromarray(photo(rgb, truth.shape[-2:])).save(buffer, "WEBP", quality=80)
         photos[name] = Photo(kind, buffer.getvalue(), Labels.pack(truth))
     named = {dataset.names[index]: labels for index, labels in predictions.items()}
     return Examples(dataset.space, named, photos)
