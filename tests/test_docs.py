@@ -23,19 +23,32 @@ from hrseg.engine import evaluate, train
 from hrseg.export import command as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
+from hrseg.report import page
 from hrseg.weights import convert
 from tests.conftest import ROOT
 from tests.models.test_hrnet import PARAMETERS
 from tests.test_imports import FLOORS
 
-DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in
-        ("quickstart", "architecture", "configuration", "extending", "datasets", "export")}  # fmt: skip
+DOCS = {
+    name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        "quickstart",
+        "architecture",
+        "configuration",
+        "extending",
+        "datasets",
+        "export",
+        "reports",
+        "tracking",
+    )
+}
 MINE = [name for name in DOCS if name != "datasets"]
 COMMANDS = {
     "tools/train.py": train.main,
     "tools/test.py": evaluate.main,
     "tools/convert.py": convert.main,
     "tools/export.py": export_command.main,
+    "tools/report.py": page.main,
 }
 
 
