@@ -103,8 +103,8 @@ class ForModel:
 def open_picture(source: str | Path | np.ndarray | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """A picture from a file (PNG, JPEG, TIFF, WebP, BMP, PPM), an array [H, W] or [H, W, C], or a Pillow image.
 
-    What Pillow decodes is held in memory, 4 bytes a pixel for RGB; a TIFF stays on disk. max_pixels: larger ones are
-    refused, since a small file can claim a huge picture.
+    Pixels are decoded when the first rows are asked for. Pillow holds them in memory, 4 bytes a pixel for RGB; a TIFF
+    stays on disk. max_pixels: larger ones are refused, since a small file can claim a huge picture.
     Raises DataError with the path and the reason.
     """
     if isinstance(source, np.ndarray):
@@ -126,7 +126,6 @@ def open_picture(source: str | Path | np.ndarray | Image.Image, *, max_pixels: i
             with _own_limit():
                 array = images.read_image(path)
             return _of_array(str(path), array, max_pixels, transparency=array.shape[2] == 4)
-        image.load()
         return _of_pillow(str(path), image, max_pixels)
 
 

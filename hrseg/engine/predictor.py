@@ -91,7 +91,10 @@ class Predictor:
         settings = members[0].config
         views = {"flip": flip, "turns": turns, "scales": scales and list(scales)}
         config = EvalConfig(**settings.eval.model_dump() | {k: v for k, v in views.items() if v is not None})
-        self.device = distributed.pick_device(device)
+        try:
+            self.device = distributed.pick_device(device)
+        except ConfigError as error:
+            raise ConfigError("device", error.what, "Use auto, cpu, cuda or cuda:1.") from None
         self.space: LabelSpace = members[0].space
         self.normalisation: Normalisation = members[0].normalisation
         self.inference = Inference.from_config(config, self.space.task)
@@ -116,14 +119,8 @@ class Predictor:
             self._said.add(note)
             log.warning(f"{seen.picture.where}: {note}; said once")
         keep = not self._in_tiles(seen.size) if probabilities is None else probabilities
-        bands = list(self.bands(seen, probabilities=keep))
-        return Prediction(
-            np.concatenate([band.image for band in bands]),
-            np.concatenate([band.labels for band in bands], axis=-2),
-            self.space,
-            np.concatenate([band.probabilities for band in bands], axis=-2) if keep else None,  # type: ignore[misc]
-            seen.notes,
-        )
+        band = self.whole(seen, probabilities=keep)
+        return Prediction(band.image, band.labels, self.space, band.probabilities, seen.notes)
 
     def open(self, image: str | Path | np.ndarray | Image.Image) -> ForModel:
         """A picture as the models take it. Raises DataError."""
@@ -149,10 +146,25 @@ class Predictor:
         else:
             yield from self._tiled(seen, probabilities)
 
-    def same_size(self, images: Sequence[np.ndarray]) -> list[Band]:
-        """Images [H, W, C] of one size, together through the network; no tiles, no short side."""
+    def at_once(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of this size goes through the network as it is, and others of its size with it."""
+        return self.short_side is None and not self._in_tiles(size) and size[0] * size[1] <= 4 * TILE**2
+
+    def whole(self, seen: ForModel, *, probabilities: bool = False) -> Band:
+        """All of a picture's segmentation in one band."""
+        bands = list(self.bands(seen, probabilities=probabilities))
+        return Band(
+            0,
+            np.concatenate([band.image for band in bands]),
+            np.concatenate([band.labels for band in bands], axis=-2),
+            np.concatenate([b.probabilities for b in bands], axis=-2) if probabilities else None,  # type: ignore[misc]
+            float(np.mean([band.confidence for band in bands])),
+        )
+
+    def same_size(self, images: Sequence[np.ndarray], *, probabilities: bool = False) -> list[Band]:
+        """Images [H, W, C] that `at_once` allows, of one size, together through the network."""
         logits = self.logits(torch.cat([as_tensor(image) for image in images]))
-        return [self._band(0, image, logits[i : i + 1], False) for i, image in enumerate(images)]
+        return [self._band(0, image, logits[i : i + 1], probabilities) for i, image in enumerate(images)]
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
