@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -332,6 +332,8 @@ class PredictionWriter:
         probabilities: bool = False,
         text: dict[str, str] | None = None,
     ):
+        if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise HrsegError(f"'{name}'", "is no name of a result below its folder.", "Give a name without '..'.")
         self.space = space
         self._indexed = space.task is not Task.MULTILABEL and len(space.classes) <= 256
         self._writers: dict[str, Any] = {}

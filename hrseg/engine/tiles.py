@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 GRID = 32  # the coarsest stride of a network: tiles start on it, so that a pixel meets the same grid in each
@@ -51,6 +52,11 @@ def tiles(length: int, tile: int) -> list[Tile]:
     return found
 
 
+def _whole_cells(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    return F.pad(image.float(), (0, -width % GRID, 0, -height % GRID), mode="replicate")
+
+
 def _on_grid(place: float) -> int:
     return int(-(-place // GRID)) * GRID
 
@@ -60,6 +66,8 @@ def blended(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Logits [1, K, h, w] of finished blocks with their rows and columns, left to right, top to bottom.
 
+    Up to rounding and the borders of tiles, they are those of the whole image with its last row and column repeated to
+    multiples of GRID: with other sides a network stretches its coarse streams, and in each tile differently.
     look: logits of an image [1, C, h, w]; rows: the image's rows [top, bottom), [1, C, h, W]; size: (height, width).
     Beside one tile and one band of the image only what neighbouring tiles share is held, a sixteenth of a row of tiles.
     """
@@ -70,7 +78,7 @@ def blended(
         below: list[Tensor] = []
         left: Tensor | None = None
         for column in columns:
-            logits = look(band[..., column.start : column.stop])
+            logits = look(_whole_cells(band[..., column.start : column.stop]))
             part = logits[
                 ...,
                 row.first - row.start : row.last - row.start,
