@@ -48,7 +48,7 @@ def find(words: Sequence[str], lines: Iterable[str], out: Path) -> list[Input]:
     for word in [*(word for word in words if word != "-"), *(line for line in listed if line.strip())]:
         path = _absolute(word)
         if path.is_dir():
-            below = [Input(p, path) for p in walk(path) if p.suffix.lower() in (*ENDINGS, *FILM_ENDINGS)]
+            below = [Input(Path(p), path) for p in walk(path) if p.lower().endswith((*ENDINGS, *FILM_ENDINGS))]
             below = [i for i in below if not i.path.is_relative_to(_absolute(out))]
             if not below:
                 raise DataError(word, "holds no picture or film.", f"Their endings: {', '.join(ENDINGS)}.")
