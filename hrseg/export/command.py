@@ -20,7 +20,7 @@ from hrseg.engine.evaluate import versions
 from hrseg.engine.infer import Size
 from hrseg.engine.loaded import Loaded, load_checkpoint
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.export import int8
+from hrseg.export import hub, int8
 from hrseg.export.deployed import Deployed, input_type
 from hrseg.export.formats import FORMATS
 from hrseg.export.proof import LEAST_AGREEMENT, Proof, proof_images, proof_sizes, prove
@@ -153,11 +153,12 @@ def main(argv: Sequence[str]) -> int:
         "examples:\n"
         "  tools/export.py --checkpoint runs/demo/checkpoints/best.pt --format onnx --out demo.onnx --dynamic\n"
         "  tools/export.py --checkpoint best.pt --format onnx --out labels.onnx --size 512x1024 --argmax\n"
-        "  tools/export.py --checkpoint best.pt --format openvino --out best.xml --half",
+        "  tools/export.py --checkpoint best.pt --format openvino --out best.xml --half\n"
+        "  tools/export.py --checkpoint best.pt --format hub --out folder --licence cc-by-4.0 --push OWNER/NAME",
     )
     arguments.add_argument("words", nargs="*", metavar="key=value", help="settings, e.g. data.root=/data/cityscapes")
     arguments.add_argument("--checkpoint", required=True, metavar="PATH")
-    arguments.add_argument("--format", required=True, choices=[*FORMATS], help=", ".join(FORMATS))
+    arguments.add_argument("--format", required=True, choices=[*FORMATS, "hub"], help=", ".join(FORMATS) + ", hub")
     arguments.add_argument("--out", type=Path, required=True, metavar="PATH", help="PATH.json tells what is in it")
     arguments.add_argument("--size", type=_size, metavar="HxW", help="of the images; default: the training's crop")
     arguments.add_argument("--dynamic", action="store_true", help="any number of images of any size")
@@ -168,6 +169,9 @@ def main(argv: Sequence[str]) -> int:
     precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
     precision.add_argument("--int8", action="store_const", const="int8", dest="precision",
                            help="onnx: convolutions in 8 bits, calibrated on training images")  # fmt: skip
+    arguments.add_argument("--licence", help="hub: the hub's name of the model's licence, e.g. cc-by-4.0")
+    arguments.add_argument("--picture", type=Path, metavar="PATH", help="hub: an image to show segmented in the card")
+    arguments.add_argument("--push", metavar="OWNER/NAME", help="hub: put the folder there too (network)")
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_intermixed_args(argv)
     files, overrides = split_settings(args.words)
@@ -176,6 +180,8 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
     plain = settings.override(loaded.config.to_plain(), overrides)
     loaded = dataclasses.replace(loaded, config=settings.parse(plain, where=str(args.checkpoint)))
+    if args.format == "hub":
+        return _to_hub(args, loaded)
     done = export(
         loaded,
         args.out,
@@ -191,6 +197,17 @@ def main(argv: Sequence[str]) -> int:
         print(done.cost)
     print(f"{done.proof} ({done.images})")
     print(f"written: {done.path}, {_beside(done.path).name} tells what is in it")
+    return 0
+
+
+def _to_hub(args: argparse.Namespace, loaded: Loaded) -> int:
+    """A folder of the hub's form, with the scores that lie in the checkpoint's run folder."""
+    scores = locate(args.checkpoint).parent.parent / "metrics.json"
+    metrics = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None
+    card = {"metrics": metrics, "licence": args.licence, "picture": args.picture}
+    print(f"written: {hub.save_pretrained(loaded, args.out, **card)}")
+    if args.push:
+        print(f"on the hub: {hub.push_to_hub(loaded, args.push, **card)}")
     return 0
 
 

@@ -1,0 +1,166 @@
+"""A model on the Hugging Face hub, or in a folder of that form: weights, settings, meaning, and a card for people."""
+
+from __future__ import annotations
+
+import html
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import torch
+
+from hrseg.data.images import read_image
+from hrseg.data.loader import normalise
+from hrseg.engine import checkpoint
+from hrseg.engine.infer import Inference, forward
+from hrseg.engine.loaded import Loaded, load_checkpoint
+from hrseg.errors import DataError, HrsegError, WeightsError
+from hrseg.report import pictures
+from hrseg.weights.save import write_safetensors
+
+WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "picture.png"
+
+
+def save_pretrained(
+    loaded: Loaded,
+    folder: str | Path,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+    picture: str | Path | None = None,
+    name: str | None = None,
+) -> Path:
+    """Write a folder of the hub's form: `from_pretrained` reads all of it, smp.from_pretrained the model.
+
+    metrics: as in metrics.json. licence: the hub's name of one, e.g. "cc-by-4.0"; it is yours to state. picture: an
+    image that the model segments for the card. name: the card's title, by default the folder's name.
+    Raises HrsegError where a file cannot be written or the picture has other channels than the model takes.
+    """
+    folder = Path(folder)
+    shown = None if picture is None else _segmented(loaded, Path(picture))
+    meaning = {"normalisation": loaded.normalisation.to_plain(), **loaded.space.to_plain()}
+    settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": loaded.config.to_plain()}
+    scores = {"metrics": dict(metrics) if metrics else None}
+    write_safetensors(folder / WEIGHTS, loaded.model.state_dict(), settings | meaning | scores)
+    # What begins with an underscore smp leaves alone.
+    architecture = {**getattr(loaded.model, "config", {}), "encoder_weights": None}
+    named = {"_model_class": type(loaded.model).__name__, "_hrseg": meaning | scores}
+    (folder / CONFIG).write_text(json.dumps(architecture | named, indent=1), encoding="utf-8")
+    if shown is not None:
+        pictures.save(shown, folder / PICTURE)
+    card = model_card(loaded, name or folder.name, metrics=metrics, licence=licence, picture=shown is not None)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return folder
+
+
+def push_to_hub(loaded: Loaded, repo: str, *, private: bool = False, **card: Any) -> str:
+    """Put what `save_pretrained` writes on the hub, into `owner/name`; returns its address.
+
+    card: metrics, licence and picture, as in `save_pretrained`. The hub's own ways count: HF_TOKEN or `hf auth login`
+    say who you are, HF_ENDPOINT where the hub is. Raises HrsegError where the hub cannot be reached or refuses.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = save_pretrained(loaded, Path(temporary) / "model", name=repo.rpartition("/")[2], **card)
+        try:
+            api = huggingface_hub.HfApi()
+            api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Model")
+        except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
+            reason = str(error).strip().splitlines()[0]
+            raise HrsegError(repo, f"the hub did not take it: {reason}", "Log in by `hf auth login`.") from error
+        return f"{api.endpoint}/{repo}"
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None) -> Loaded:
+    """The model of a folder or of `owner/name` on the hub, with its classes, normalisation and settings.
+
+    Raises WeightsError where there is none, or where it was not written by hrseg.
+    """
+    if Path(source).is_dir():
+        found = str(Path(source) / WEIGHTS)
+    else:
+        found = f"hf:{str(source).removeprefix('hf:')}" + (f"@{revision}" if revision else "")
+    loaded = load_checkpoint(found)
+    if loaded.classes_assumed:
+        raise WeightsError(source, "was not written by hrseg: its classes have no names.")
+    return loaded
+
+
+def model_card(
+    loaded: Loaded,
+    name: str,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+    picture: bool = False,
+) -> str:
+    """A card in Markdown with the hub's header: what it is, how to use it, scores, classes, licence."""
+    header = huggingface_hub.ModelCardData(
+        license=licence or "other",
+        library_name="hrseg",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", "segmentation-models-pytorch", "pytorch"],
+    )
+    model, low_high = loaded.config.model, loaded.normalisation.input_range
+    lines = [
+        f"---\n{header.to_yaml()}\n---\n# {_text(name)}",
+        f"Semantic segmentation, {loaded.space.task.value}, {len(loaded.space.classes)} classes: `{model.arch}` over "
+        f"`{model.encoder}`, {loaded.step} iterations, by hrseg.",
+        *([f"![an image and its labels]({PICTURE})"] if picture else []),
+        "## Use\n\n```python\nfrom hrseg.export.hub import from_pretrained\n\n"
+        f'loaded = from_pretrained("OWNER/{name}")  # .model, .space, .normalisation\n```\n\n'
+        "`import hrseg` and then `smp.from_pretrained` gives the bare model, as segmentation_models_pytorch has it.",
+        "## Scores\n\n" + (_score_table(metrics) if metrics else "Not measured."),
+        "## Classes\n\n| | name | colour | IoU |\n| --- | --- | --- | --- |\n"
+        + "\n".join(_class_rows(loaded, metrics)),
+        "## Input\n\nChannel c of a pixel becomes ((value - low) / (high - low) - mean) / std, with "
+        f"[low, high] = {[list(pair) for pair in low_high]}, mean = {list(loaded.normalisation.mean)}, "
+        f"std = {list(loaded.normalisation.std)}.",
+        f"## Licence\n\n{_text(licence) if licence else 'Not stated by whoever published this. Ask before use.'}",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _score_table(metrics: Mapping[str, Any]) -> str:
+    low, high = metrics.get("miou_interval") or (None, None)
+    interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
+    on = f"{metrics.get('images', '?')} images of the split {_text(metrics.get('split', '?'))}"
+    return (
+        "| mean IoU % (95 % interval) | pixel accuracy % | measured on | an absent class |\n"
+        "| --- | --- | --- | --- |\n"
+        f"| {_percent(metrics.get('miou'))}{interval} | {_percent(metrics.get('pixel_accuracy'))} | {on} | "
+        f"as {_text(metrics.get('definition', '?'))} |"
+    )
+
+
+def _class_rows(loaded: Loaded, metrics: Mapping[str, Any] | None) -> list[str]:
+    scored = {entry["name"]: entry.get("iou") for entry in (metrics or {}).get("classes", [])}
+    return [
+        f"| {index} | {_text(c.name)} | #{bytes(c.color).hex()} | {_percent(scored.get(c.name))} |"
+        for index, c in enumerate(loaded.space.classes)
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _text(text: Any) -> str:
+    """Foreign text in a cell of a table: shown, never obeyed."""
+    return html.escape(" ".join(str(text).split())).replace("|", "&#124;")
+
+
+@torch.inference_mode()
+def _segmented(loaded: Loaded, path: Path) -> np.ndarray:
+    """A picture beside itself under its labels, uint8 RGB."""
+    image, channels = read_image(path), loaded.normalisation.channels
+    if image.shape[2] != channels:
+        raise DataError(path, f"has {image.shape[2]} channels, the model takes {channels}.")
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0)
+    labels = Inference(loaded.space.task).labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
+    rgb = pictures.displayable(image, loaded.normalisation)
+    return pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
