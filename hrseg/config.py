@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.errors import PydanticUserError
 
 from hrseg.errors import ConfigError, nearest
@@ -175,6 +176,8 @@ class EvalConfig(Section):
     batch_size: Positive = 1  # images of one size that go through the network together
     precision: Literal["fp32", "bf16", "fp16"] | None = None  # null: as in training
     definition: Literal["cityscapes", "ade20k", "hrnet", "mmseg", "smp"] | None = None  # how an absent class counts
+    cluster: str | None = None  # which images belong together: image, or a regular expression on names; null: by data set
+    boundary_ratio: Annotated[float, Field(ge=0, lt=0.5)] | None = None  # of boundary IoU; 0: off; null: by data set
     pictures: Annotated[int, Field(ge=0)] = 8  # validation pictures in the run folder
 
     @model_validator(mode="after")
@@ -182,6 +185,15 @@ class EvalConfig(Section):
         if self.mode == "slide" and self.window is None:
             raise ValueError("mode: slide needs eval.window: [height, width]")
         return self
+
+    @field_validator("cluster")
+    @classmethod
+    def _expression(cls, cluster: str | None) -> str | None:
+        try:
+            re.compile(cluster or "")
+        except re.error as error:
+            raise ValueError(f"'{cluster}' is no regular expression: {error}") from None
+        return cluster
 
 
 class TrackConfig(Section):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from hrseg.data import packed
-from hrseg.data.cityscapes_labels import CLASSES, LABELS
+from hrseg.data.cityscapes_labels import CLASSES, LABELS, class_to_id
 from hrseg.data.images import walk
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -35,6 +35,10 @@ class Cityscapes(Pairs):
     split: train, val, trainval, test (no labels), train_extra (coarse labels). labels: which of the benchmark's files
     is read. coarse: train and trainval also hold the images of train_extra, with their coarse labels.
     """
+
+    BOUNDARY_RATIO = 0.005  # Cheng et al., Boundary IoU, CVPR 2021: half a percent of the diagonal
+    label_table = LABELS
+    label_ids = class_to_id()
 
     def __init__(
         self,

@@ -78,3 +78,11 @@ def id_to_train_id(ignore_index: int = IGNORE_INDEX) -> np.ndarray:
     for label in EVALUATED:
         table[label.id] = label.train_id
     return table
+
+
+def class_to_id() -> np.ndarray:
+    """uint8 [256]: the id of each training index, 0 (unlabeled) for whatever is no class."""
+    table = np.zeros(256, np.uint8)
+    for label in EVALUATED:
+        table[label.train_id] = label.id
+    return table

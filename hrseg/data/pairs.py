@@ -23,6 +23,7 @@ class Pairs:
     """
 
     DEFINITION = "cityscapes"  # how a class counts that is absent: left out of the mean
+    BOUNDARY_RATIO = 0.02  # the width of boundary IoU's band over the image's diagonal
     in_channels = 3
     space: LabelSpace
     names: Sequence[str]

@@ -88,6 +88,8 @@ def _train(
             device=device,
             precision=config.eval.precision or config.train.precision,
             definition=config.eval.definition,
+            cluster=config.eval.cluster,
+            boundary_ratio=config.eval.boundary_ratio,
             short_side=config.eval.short_side,
             batch_size=config.eval.batch_size,
             workers=config.data.workers,

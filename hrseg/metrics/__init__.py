@@ -1,10 +1,12 @@
 """Scores of a segmentation and the counts behind them: arrays in, numbers out."""
 
-from hrseg.metrics.boundary import boundary_confusion, boundary_iou
+from hrseg.metrics.boundary import boundary_areas, boundary_iou
+from hrseg.metrics.calibration import calibration_counts, ece
 from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
-from hrseg.metrics.intervals import miou_interval
-from hrseg.metrics.per_image import PerImage
+from hrseg.metrics.intervals import Difference, difference, interval
+from hrseg.metrics.measures import Measure, class_iou, measures
+from hrseg.metrics.per_image import ImageCounts, PerImage
 from hrseg.metrics.scores import (
     DEFINITIONS,
     ClassScore,
@@ -17,25 +19,36 @@ from hrseg.metrics.scores import (
     scores,
     table,
 )
+from hrseg.metrics.summary import scores_of
 
 __all__ = [
     "DEFINITIONS",
     "ClassScore",
     "ConfusionMatrix",
+    "Difference",
+    "ImageCounts",
     "InstanceIoU",
     "InstanceScores",
+    "Measure",
     "PerImage",
     "Scores",
-    "boundary_confusion",
+    "boundary_areas",
     "boundary_iou",
+    "calibration_counts",
     "category_iou",
     "class_accuracy",
+    "class_iou",
     "confusion_matrix",
+    "difference",
+    "ece",
+    "interval",
     "iou",
+    "measures",
     "miou",
-    "miou_interval",
     "multilabel_confusion",
     "pixel_accuracy",
     "scores",
+    "scores_of",
+
     "table",
 ]

@@ -60,61 +60,82 @@ class InstanceIoU:
 
     def __init__(self, labels: Iterable[Label], average_size: Mapping[str, float] = AVERAGE_SIZE):
         self.labels = {label.id: label for label in labels if label.id >= 0}
-        self.average_size = average_size
-        values = max(self.labels) + 1
-        self._class_of = {i: label for i, label in self.labels.items() if label.has_instances and not label.ignored}
+        self._values = max(self.labels) + 1
+        self._weight = np.zeros(self._values)  # of an object of each label, spread over its pixels
+        for i, label in self.labels.items():
+            if label.has_instances and not label.ignored:
+                self._weight[i] = average_size[label.name]
+        self._class_ids = np.flatnonzero(self._weight)
         members: dict[str, list[int]] = {}
         for i, label in self.labels.items():
             members.setdefault(label.category, []).append(i)
         self._members = {c: ids for c, ids in members.items() if all(self.labels[i].has_instances for i in ids)}
-        self._same_category = np.zeros((values, values), bool)
+        self._same_category = np.zeros((self._values, self._values), bool)
         for ids in self._members.values():
             self._same_category[np.ix_(ids, ids)] = True
-        self._confusion = np.zeros((values, values), np.int64)
-        # Weighted pixels of the objects of each label: all, those predicted as the label, as a label of its category.
-        self._objects, self._as_class, self._as_category = np.zeros((3, values))
+        self.reset()
 
-    def update(self, prediction: np.ndarray, label_ids: np.ndarray, instance_ids: np.ndarray) -> None:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that have a score."""
+        return tuple(self.labels[i].name for i in self._class_ids)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories that have a score."""
+        return tuple(self._members)
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self._areas = np.zeros((2, len(self._class_ids) + len(self._members)))
+
+    def update(self, prediction: np.ndarray, label_ids: np.ndarray, instance_ids: np.ndarray) -> np.ndarray:
         """Count one image.
 
         prediction, label_ids: ids of the table, integer [H, W]. instance_ids: id * 1000 + number for an object, the id
-        alone for anything else. Raises ValueError for ids above those of the table.
+        alone for anything else.
+        Returns what it added, float64 [2, M]: weighted pixels that are right, and all that count, of each class and
+        then each category. Raises ValueError for ids above those of the table.
         """
         prediction, label_ids, instance_ids = map(np.asarray, (prediction, label_ids, instance_ids))
-        self._confusion += confusion_matrix(prediction, label_ids, len(self._confusion), IGNORE_INDEX)
+        confusion = confusion_matrix(prediction, label_ids, self._values, IGNORE_INDEX)
         of_object = instance_ids >= 1000
-        objects, member_of, sizes = np.unique(instance_ids[of_object], return_inverse=True, return_counts=True)
-        ids = objects // 1000
-        if ids.size and ids.max() >= len(self._confusion):
+        pixels = np.bincount(instance_ids[of_object])
+        objects = np.flatnonzero(pixels)
+        label = objects // 1000
+        if label.size and label.max() >= self._values:
             raise ValueError(f"instance ids hold {objects.max()}, an object of no label in the table")
-        predicted, truth = prediction[of_object], ids[member_of]
-        as_class = np.bincount(member_of, predicted == truth, len(objects))
-        as_category = np.bincount(member_of, self._same_category[truth, predicted], len(objects))
-        for i, size, right, near in zip(ids.tolist(), sizes, as_class, as_category, strict=True):
-            if i in self._class_of:
-                weight = self.average_size[self._class_of[i].name] / size
-                self._objects[i] += size * weight
-                self._as_class[i] += right * weight
-                self._as_category[i] += near * weight
+        # Pixels of each object by predicted label.
+        cells = instance_ids[of_object].astype(np.int64) * self._values + prediction[of_object]
+        predicted = np.bincount(cells, minlength=(int(objects.max(initial=0)) + 1) * self._values)
+        predicted = predicted.reshape(-1, self._values)[objects]
+        weight = self._weight[label] / pixels[objects]
+        right = weight * predicted[np.arange(len(objects)), label]
+        near = weight * (predicted * self._same_category[label]).sum(axis=1)
+        of_label = [np.bincount(label, w, self._values) for w in (weight * pixels[objects], right, near)]
+        whole, as_class, as_category = of_label
+        counted = [i for i, entry in self.labels.items() if not entry.ignored]
+        added = []
+        for i in self._class_ids.tolist():
+            # iTP + iFN are all pixels of the objects, weighted.
+            false_alarms = confusion[[j for j in counted if j != i], i].sum()
+            added.append((as_class[i], whole[i] + false_alarms))
+        for members in self._members.values():
+            false_alarms = confusion[np.ix_([j for j in counted if j not in members], members)].sum()
+            added.append((as_category[members].sum(), whole[members].sum() + false_alarms))
+        areas = np.array(added).T
+        self._areas += areas
+        return areas
 
     def merge(self, other: InstanceIoU) -> None:
         """Add what another process counted."""
-        self._confusion += other._confusion
-        self._objects += other._objects
-        self._as_class += other._as_class
-        self._as_category += other._as_category
+        self._areas += other._areas
 
     def compute(self) -> InstanceScores:
         """The scores of the classes and categories that have instances."""
-        counted = [i for i, label in self.labels.items() if not label.ignored]
-        classes, categories = {}, {}
-        for i, label in self._class_of.items():
-            false_alarms = self._confusion[[j for j in counted if j != i], i].sum()
-            # iTP + iFN are all pixels of the objects, weighted.
-            classes[label.name] = float(ratio(self._as_class[i], self._objects[i] + false_alarms))
-        for category, members in self._members.items():
-            others = [j for j in counted if j not in members]
-            false_alarms = self._confusion[np.ix_(others, members)].sum()
-            objects = self._objects[members].sum() + false_alarms
-            categories[category] = float(ratio(self._as_category[members].sum(), objects))
-        return InstanceScores(classes, categories)
+        values = ratio(*self._areas).tolist()
+        count = len(self.classes)
+        return InstanceScores(
+            dict(zip(self.classes, values[:count], strict=True)),
+            dict(zip(self.categories, values[count:], strict=True)),
+        )

@@ -111,12 +111,20 @@ class ClassScore:
     boundary_iou: float = np.nan
 
 
+# The means beside mean IoU and accuracies, in the order of metrics.json; `hrseg.metrics.measures` says what they are.
+MEANS = (
+    *("image_miou", "worst_decile_miou", "boundary_miou", "category_miou"),
+    *("mean_iiou", "mean_category_iiou", "ece"),
+)
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says: shares in [0, 1], NaN where there is nothing to score.
 
     Multiclass and binary: an entry a class (binary: background and foreground), means over the classes.
     Multilabel: an entry a label, about its "yes"; means over the labels; pixel_accuracy is the share of right answers.
+    means: those of `MEANS` that were measured. intervals: (low, high) of each mean, by name, over so many clusters.
     """
 
     definition: str
@@ -125,23 +133,36 @@ class Scores:
     class_accuracy: float
     classes: tuple[ClassScore, ...]
     category: Mapping[str, float] = field(default_factory=dict)
-    miou_interval: tuple[float, float] | None = None
     iiou: Mapping[str, float] = field(default_factory=dict)
+    category_iiou: Mapping[str, float] = field(default_factory=dict)
+    means: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    clusters: int | None = None
+
+    @property
+    def miou_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean IoU."""
+        return self.intervals.get("miou")
 
     def to_plain(self) -> dict[str, Any]:
         """Plain types for metrics.json: what is absent is None."""
         names = ("iou", "accuracy", "dice", "boundary_iou")
+        intervals = {name: None if i is None else [_plain(bound) for bound in i] for name, i in self.intervals.items()}
         return {
             "miou": _plain(self.miou),
-            "miou_interval": None if self.miou_interval is None else [_plain(bound) for bound in self.miou_interval],
+            "miou_interval": intervals.get("miou"),
             "pixel_accuracy": _plain(self.pixel_accuracy),
             "class_accuracy": _plain(self.class_accuracy),
+            **{name: _plain(self.means.get(name, np.nan)) for name in MEANS},
             "classes": [
                 {"name": c.name, **{name: _plain(getattr(c, name)) for name in names}, "pixels": c.pixels}
                 for c in self.classes
             ],
             "category": {name: _plain(value) for name, value in self.category.items()},
             "iiou": {name: _plain(value) for name, value in self.iiou.items()},
+            "category_iiou": {name: _plain(value) for name, value in self.category_iiou.items()},
+            "intervals": intervals,
+            "clusters": self.clusters,
             "definition": self.definition,
         }
 
@@ -177,23 +198,23 @@ def scores(
 def table(scores: Scores) -> str:
     """The classes with IoU, accuracy and share of the true pixels as lines for a terminal, the means below.
 
-    Values in percent; a dash where a class is absent. Boundary IoU has a column where it was measured.
+    Values in percent; a dash where a class is absent. Boundary IoU and iIoU have a column where they were measured.
     """
-    boundary = any(not np.isnan(c.boundary_iou) for c in scores.classes)
     total = sum(c.pixels for c in scores.classes)
-    rows = [["class", "IoU %", "accuracy %", *(["boundary IoU %"] if boundary else []), "pixels %"]]
-    for c in scores.classes:
-        values = [
-            c.iou,
-            c.accuracy,
-            *([c.boundary_iou] if boundary else []),
-            float(ratio(np.array(c.pixels), np.array(total))),
-        ]
-        rows.append([c.name, *(_percent(value) for value in values)])
-    means = [scores.miou, scores.class_accuracy]
-    if boundary:
-        means.append(float(mean(np.array([c.boundary_iou for c in scores.classes]), scores.definition)))
-    rows.append(["mean", *(_percent(value) for value in means), ""])
+    columns: dict[str, list[float]] = {
+        "IoU %": [*(c.iou for c in scores.classes), scores.miou],
+        "accuracy %": [*(c.accuracy for c in scores.classes), scores.class_accuracy],
+    }
+    if any(not np.isnan(c.boundary_iou) for c in scores.classes):
+        values = [c.boundary_iou for c in scores.classes]
+        columns["boundary IoU %"] = [*values, float(mean(np.array(values), scores.definition))]
+    if scores.iiou:
+        columns["iIoU %"] = [*(scores.iiou.get(c.name, np.nan) for c in scores.classes), scores.means["mean_iiou"]]
+    rows = [["class", *columns, "pixels %"]]
+    for number, c in enumerate(scores.classes):
+        share = float(ratio(np.array(c.pixels), np.array(total)))
+        rows.append([c.name, *(_percent(values[number]) for values in columns.values()), _percent(share)])
+    rows.append(["mean", *(_percent(values[-1]) for values in columns.values()), ""])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -202,10 +223,28 @@ def table(scores: Scores) -> str:
         for row in rows
     ]
     rule = "-" * sum(widths, 2 * (len(widths) - 1))
+    lines = [line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1])]
+    return "\n".join([*lines, *_summary(scores)])
+
+
+def _summary(scores: Scores) -> list[str]:
+    means = {name: value for name, value in scores.means.items() if not np.isnan(value)}
     summary = f"pixel accuracy {_percent(scores.pixel_accuracy)}; definition {scores.definition}"
     if scores.miou_interval is not None:
         summary += "; 95 % interval of the mean IoU {} to {}".format(*map(_percent, scores.miou_interval))
-    return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1], summary))
+        summary += f" ({scores.clusters} clusters of images)"
+    lines = [summary]
+    if "image_miou" in means:
+        image, worst = means["image_miou"], means["worst_decile_miou"]
+        lines.append(f"mean IoU of single images {_percent(image)}, of the worst tenth of them {_percent(worst)}")
+    if "category_miou" in means:
+        line = f"category IoU {_percent(means['category_miou'])}"
+        if "mean_category_iiou" in means:
+            line += f", category iIoU {_percent(means['mean_category_iiou'])}"
+        lines.append(line)
+    if "ece" in means:
+        lines.append(f"expected calibration error {_percent(means['ece'])}")
+    return lines
 
 
 def _plain(value: float) -> float | None:

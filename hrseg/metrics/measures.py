@@ -1,0 +1,112 @@
+"""Every score as a function of sums over images: the one place where scores, intervals and comparisons meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hrseg.metrics.calibration import ece
+from hrseg.metrics.per_image import PerImage
+from hrseg.metrics.scores import mean, ratio
+
+
+class Measure(NamedTuple):
+    """A score: of(counts.sum(axis=0)).
+
+    counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...], or to [..., K] for a value a class.
+    """
+
+    counts: np.ndarray
+    of: Callable[[np.ndarray], np.ndarray]
+
+    def value(self) -> np.ndarray:
+        """The score over all images."""
+        return self.of(self.counts.sum(axis=0))
+
+    def without_each(self, clusters: Sequence[str]) -> np.ndarray:
+        """The score without each of the C clusters in turn, float64 [C] or [C, K]. clusters: one an image."""
+        names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+        # What stands before and what behind a cluster: a difference from the total would leave a rest where a class is
+        # in this cluster alone.
+        of_cluster = np.zeros((len(names) + 2, self.counts.shape[1]))
+        np.add.at(of_cluster, cluster_of + 1, self.counts)
+        before, behind = of_cluster[:-2].cumsum(axis=0), of_cluster[:1:-1].cumsum(axis=0)[::-1]
+        return self.of(before + behind)
+
+
+def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
+    """Every score that the evidence holds, by its name in metrics.json.
+
+    definition: what an absent class counts for in a mean over classes. A mean over categories or over the classes with
+    instances leaves out what is absent, as Cityscapes' judge does.
+    image_miou is the mean, over the images, of the mean IoU of the classes that are in the image's truth;
+    worst_decile_miou the same over the tenth of the images in which it is lowest.
+    Source of these two: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023.
+    """
+    classes = per_image.areas_of(range(len(per_image.space.classes)))
+    right, counted = per_image.right_and_all()
+    of_image = mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
+    of_image = of_image[~np.isnan(of_image)], ~np.isnan(of_image)
+    found = {
+        "miou": _mean_of_ratios(classes.intersection, classes.union, definition),
+        "pixel_accuracy": _mean_of_ratios(right[:, None], counted[:, None]),
+        "class_accuracy": _mean_of_ratios(classes.intersection, classes.truth, definition),
+        "image_miou": _mean_of_images(*of_image),
+        "worst_decile_miou": _mean_of_lowest_tenth(*of_image),
+    }
+    names = [c.category for c in per_image.space.classes]
+    categories = list(dict.fromkeys(name for name in names if name is not None))
+    if categories and not per_image.multilabel:
+        areas = per_image.areas_of([-1 if name is None else categories.index(name) for name in names])
+        found["category_miou"] = _mean_of_ratios(areas.intersection, areas.union)
+    if (boundary := per_image.stacked("boundary")) is not None:
+        found["boundary_miou"] = _mean_of_ratios(boundary[:, 0], boundary[:, 1], definition)
+    if (instances := per_image.stacked("instances")) is not None:
+        split = len(per_image.instance_classes)
+        found["mean_iiou"] = _mean_of_ratios(instances[:, 0, :split], instances[:, 1, :split])
+        found["mean_category_iiou"] = _mean_of_ratios(instances[:, 0, split:], instances[:, 1, split:])
+    if (calibration := per_image.stacked("calibration")) is not None:
+        bins = calibration.shape[1:]
+        flat = calibration.reshape(len(calibration), -1)
+        found["ece"] = Measure(flat, lambda sums: ece(sums.reshape(*sums.shape[:-1], *bins)))
+    return found
+
+
+def class_iou(per_image: PerImage) -> Measure:
+    """IoU of each class; NaN where a class is in neither truth nor prediction."""
+    return _ratios(*per_image.areas())
+
+
+def _ratios(part: np.ndarray, whole: np.ndarray) -> Measure:
+    columns = part.shape[1]
+    counts = np.concatenate([part, whole], axis=1).astype(np.float64)
+    return Measure(counts, lambda sums: ratio(sums[..., :columns], sums[..., columns:]))
+
+
+def _mean_of_ratios(part: np.ndarray, whole: np.ndarray, definition: str = "cityscapes") -> Measure:
+    """The mean over columns of (sum of part) / (sum of whole). part, whole: [N, K]."""
+    counts, ratios = _ratios(part, whole)
+    return Measure(counts, lambda sums: mean(ratios(sums), definition))
+
+
+def _mean_of_images(values: np.ndarray, there: np.ndarray) -> Measure:
+    """The mean of one value an image. there: bool [N], which images have one."""
+    part = np.zeros(len(there))
+    part[there] = values
+    return _mean_of_ratios(part[:, None], there[:, None])
+
+
+def _mean_of_lowest_tenth(values: np.ndarray, there: np.ndarray) -> Measure:
+    """The mean of the lowest tenth of one value an image, rounded down to whole images, but at least one.
+
+    With q the highest of these n values out of N, it is the mean over all images of q + N / n min(value - q, 0): a sum
+    over images, whose derivative with respect to q is 0, so that q may be held while images come and go.
+    Source: Rockafellar and Uryasev, Optimization of conditional value-at-risk, 2000.
+    """
+    if not values.size:
+        return _mean_of_images(values, there)
+    lowest = max(1, len(values) // 10)
+    q = np.partition(values, lowest - 1)[lowest - 1]
+    return _mean_of_images(q + len(values) / lowest * np.minimum(values - q, 0), there)
