@@ -176,7 +176,9 @@ class EvalConfig(Section):
     batch_size: Positive = 1  # images of one size that go through the network together
     precision: Literal["fp32", "bf16", "fp16"] | None = None  # null: as in training
     definition: Literal["cityscapes", "ade20k", "hrnet", "mmseg", "smp"] | None = None  # how an absent class counts
-    cluster: str | None = None  # which images belong together: image, or a regular expression on names; null: by data set
+    cluster: str | None = (
+        None  # which images belong together: image, or a regular expression on names; null: by data set
+    )
     boundary_ratio: Annotated[float, Field(ge=0, lt=0.5)] | None = None  # of boundary IoU; 0: off; null: by data set
     pictures: Annotated[int, Field(ge=0)] = 8  # validation pictures in the run folder
 

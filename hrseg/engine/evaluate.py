@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -12,11 +11,9 @@ import platform
 import re
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +24,14 @@ from hrseg import build, distributed
 from hrseg import config as settings
 from hrseg.cli import command, parser, split_settings
 from hrseg.config import Config, RunConfig
+from hrseg.data.images import inspect_image
 from hrseg.data.loader import Normalise, eval_loader
 from hrseg.engine import cpu, memory
 from hrseg.engine.infer import Inference
+from hrseg.engine.judge import CALIBRATION_STEP, Evaluation, Judge
 from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.metrics import ConfusionMatrix, PerImage, Scores, miou_interval, scores, table
+from hrseg.metrics import table
 from hrseg.report import examples, page, pictures
 from hrseg.report.facts import image_ious
 from hrseg.task import LabelSpace, Normalisation, Task
@@ -46,20 +45,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 class Interrupted(Exception):
     """An evaluation, or what it is part of, was asked to stop."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found. per_image is the evidence: every score can be recomputed from it."""
-
-    scores: Scores
-    per_image: PerImage
-    seconds: float
-
-    def headline(self) -> dict[str, Any]:
-        """The figures of one line of log.jsonl."""
-        plain = self.scores.to_plain()
-        return {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
 
 
 def set_up(config: RunConfig) -> torch.device:
@@ -78,16 +63,33 @@ def set_up(config: RunConfig) -> torch.device:
     return device
 
 
+class Answer(NamedTuple):
+    """What a model says of one image: class indices [H, W] ({0, 1} [L, H, W] for multilabel), and how sure it is.
+
+    confidence: the probability of what is said, at every third pixel of every third row. target: None without labels.
+    """
+
+    place: int  # in the data set
+    prediction: np.ndarray
+    confidence: np.ndarray
+    target: np.ndarray | None
+
+
 @torch.inference_mode()
 def predict(
     model: nn.Module, image: Tensor, inference: Inference, normalise: nn.Module, precision: str, size: tuple[int, int]
-) -> Tensor:
-    """Class indices [N, *size] (multilabel: [N, L, *size]) of images [N, C, H, W] in their own type."""
+) -> tuple[Tensor, Tensor]:
+    """Class indices [N, *size] (multilabel: [N, L, *size]) of images [N, C, H, W] in their own type.
+
+    And the probability of each, at every third pixel of every third row.
+    """
     with torch.autocast(image.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-        return inference.labels(inference(model, normalise(image), size))
+        logits = inference(model, normalise(image), size)
+        sampled = logits[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP].float()
+        return inference.labels(logits), inference.confidence(sampled)
 
 
-def evaluate(
+def answers(
     model: nn.Module,
     dataset: Any,
     inference: Inference,
@@ -95,28 +97,17 @@ def evaluate(
     *,
     device: torch.device,
     precision: str = "fp32",
-    definition: str | None = None,
     short_side: int | None = None,
     batch_size: int = 1,
     workers: int = 0,
-    on_prediction: Callable[[int, np.ndarray], None] | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Evaluation:
-    """Score a model on a data set, at the size of the labels. Each image counts once, however many processes there are.
+) -> Iterator[Answer]:
+    """What a model says of this process's share of a data set, at the size of the labels.
 
-    definition: how an absent class counts; None: as the data set's own benchmark has it. short_side: images are brought
-    to it first, labels are not. on_prediction is called with each index and its class indices. interrupted is asked
-    after each batch; where it is true on some process, all raise Interrupted.
+    Without labels at the size of the image's file. short_side: images are brought to it first, labels are not.
     """
-    space: LabelSpace = dataset.space
-    start = time.perf_counter()
     was_training = model.training
     model.eval()
     normalise = Normalise(normalisation).to(device)
-    rule = str(definition or getattr(dataset, "DEFINITION", "cityscapes"))
-    multilabel = space.task is Task.MULTILABEL
-    total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=multilabel)
-    per_image = PerImage(total.compute().shape)
     loader = eval_loader(
         dataset,
         rank=distributed.rank(),
@@ -126,33 +117,60 @@ def evaluate(
         short_side=short_side,
         pin_memory=device.type == "cuda",
     )
-    bar = tqdm(total=loader.images, unit="image", desc="evaluating", leave=False, dynamic_ncols=True,
-               mininterval=0.2 if sys.stderr.isatty() else 10, disable=not distributed.is_main())  # fmt: skip
-    with bar:
+    try:
         for batch in loader:
-            if batch.target is None:
-                raise DataError(batch.names[0], "has no labels to score against.", "Choose a split that has them.")
-            size = (batch.target.shape[-2], batch.target.shape[-1])
-            labels = predict(model, batch.image.to(device), inference, normalise, precision, size)
-            for index, prediction, target in zip(
-                batch.indices, labels.cpu().numpy(), batch.target.numpy(), strict=True
-            ):
-                per_image.add(index, dataset.names[index], total.update(prediction, target), _cluster(dataset, index))
-                if on_prediction:
-                    on_prediction(index, prediction)
-            bar.update(len(batch.names))
-            bar.set_postfix({"mIoU": f"{scores(total.compute(), space, rule).miou:.3f}"}, refresh=False)
+            if batch.target is not None:
+                size = (batch.target.shape[-2], batch.target.shape[-1])
+            else:
+                info = inspect_image(dataset.images[batch.indices[0]])
+                size = (info.height, info.width)
+            labels, confidence = predict(model, batch.image.to(device), inference, normalise, precision, size)
+            targets = [None] * len(batch.names) if batch.target is None else batch.target.numpy()
+            yield from map(Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets)
+    finally:
+        model.train(was_training)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Any,
+    inference: Inference,
+    normalisation: Normalisation,
+    *,
+    definition: str | None = None,
+    cluster: str | None = None,
+    boundary_ratio: float | None = None,
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    device: torch.device,
+    **how: Any,
+) -> Evaluation:
+    """Score a model on a data set, at the size of the labels. Each image counts once, however many processes there are.
+
+    definition, cluster, boundary_ratio: of `Judge`. how: of `answers`. on_prediction is called with each index and its
+    class indices. interrupted is asked after each image; where it is true on some process, all raise Interrupted.
+    """
+    judge = Judge(dataset, definition=definition, cluster=cluster, boundary_ratio=boundary_ratio)
+    with progress(dataset, "evaluating") as bar:
+        for index, prediction, confidence, target in answers(
+            model, dataset, inference, normalisation, device=device, **how
+        ):
+            if target is None:
+                what = "has no labels to score against."
+                raise DataError(dataset.names[index], what, "Choose a split that has them.")
+            judge.add(index, prediction, target, confidence=confidence)
+            if on_prediction:
+                on_prediction(index, prediction)
+            bar.update()
+            bar.set_postfix({"mIoU": f"{judge.miou():.3f}"}, refresh=False)
             if interrupted():
                 break
-    model.train(was_training)
     if distributed.any_rank(interrupted(), device):
         raise Interrupted
-    per_image = PerImage.merge(distributed.gather(per_image))
-    found = scores(per_image.total(), space, rule)
-    found = dataclasses.replace(found, miou_interval=miou_interval(per_image, per_image.clusters, rule))
-    if distributed.is_main() and (only := only_answer(per_image.total(), space)):
-        log.warning("The model answers '%s' for every pixel of %d images.", only, len(per_image))
-    return Evaluation(found, per_image, time.perf_counter() - start)
+    evaluation = judge.evaluation()
+    if distributed.is_main() and (only := only_answer(evaluation.per_image.total(), dataset.space)):
+        log.warning("The model answers '%s' for every pixel of %d images.", only, len(evaluation.per_image))
+    return evaluation
 
 
 def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
@@ -169,8 +187,11 @@ def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
     return answers[said[0]] if len(said) == 1 and np.count_nonzero(confusion.sum(1)) > 1 else None
 
 
-def _cluster(dataset: Any, index: int) -> str:
-    return dataset.cluster(index) if hasattr(dataset, "cluster") else dataset.names[index]
+def progress(dataset: Any, what: str) -> Any:
+    """A progress bar over this process's share of a data set."""
+    images = len(range(distributed.rank(), len(dataset), distributed.world_size()))
+    return tqdm(total=images, unit="image", desc=what, leave=False, dynamic_ncols=True,
+                mininterval=0.2 if sys.stderr.isatty() else 10, disable=not distributed.is_main())  # fmt: skip
 
 
 class ValidationPictures:
@@ -323,6 +344,8 @@ def main(argv: Sequence[str]) -> int:
             device=device,
             precision=config.eval.precision or config.train.precision,
             definition=args.definition or config.eval.definition,
+            cluster=config.eval.cluster,
+            boundary_ratio=config.eval.boundary_ratio,
             short_side=config.eval.short_side,
             batch_size=config.eval.batch_size,
             workers=config.data.workers,

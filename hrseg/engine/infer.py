@@ -66,6 +66,14 @@ class Inference:
         labels = (logits > 0).to(torch.uint8)
         return labels.squeeze(1) if self.task is Task.BINARY else labels
 
+    def confidence(self, logits: Tensor) -> Tensor:
+        """The probability of what `labels` says, float [N, H, W]; for multilabel [N, L, H, W]."""
+        probabilities = self.probabilities(logits)
+        if self.task is Task.MULTICLASS:
+            return probabilities.amax(dim=1)
+        confidence = torch.maximum(probabilities, 1 - probabilities)
+        return confidence.squeeze(1) if self.task is Task.BINARY else confidence
+
     def _turns(self) -> range:
         return range(4 if self.turns else 1)
 

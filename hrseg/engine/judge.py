@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,31 @@ from hrseg.metrics import (
     ImageCounts,
     InstanceIoU,
     PerImage,
+    Scores,
     boundary_areas,
     calibration_counts,
     scores,
+    scores_of,
 )
 from hrseg.task import LabelSpace, Task
 
 # Calibration is measured at every third pixel of every third row. Logits are enlarged by 4 before they are compared, so
 # that a step of 2 or 4 would always meet the same places between two of them.
 CALIBRATION_STEP = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. per_image is the evidence: every score can be recomputed from it."""
+
+    scores: Scores
+    per_image: PerImage
+    seconds: float
+
+    def headline(self) -> dict[str, Any]:
+        """The figures of one line of log.jsonl."""
+        plain = self.scores.to_plain()
+        return {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
 
 
 class Judge:
@@ -47,7 +65,7 @@ class Judge:
         boundary_ratio: float | None = None,
         void_predictions: bool = False,
     ):
-        self.dataset, self.cluster = dataset, cluster
+        self.dataset, self.cluster, self._start = dataset, cluster, time.perf_counter()
         self.space: LabelSpace = dataset.space
         if boundary_ratio is None:
             boundary_ratio = getattr(dataset, "BOUNDARY_RATIO", 0.02)
@@ -85,8 +103,8 @@ class Judge:
         name, ignore_index = self.dataset.names[index], self.space.ignore_index
         calibration = None
         if confidence is not None:
-            sampled = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
-            calibration = calibration_counts(confidence, *sampled, ignore_index)
+            predicted, truth = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
+            calibration = calibration_counts(confidence, predicted, truth, ignore_index)
         counts = ImageCounts(
             self.total.update(prediction, target),
             self._boundary(prediction, target),
@@ -99,9 +117,10 @@ class Judge:
         """The mean IoU of what this process has counted so far."""
         return scores(self.total.compute(), self.space, self.per_image.definition).miou
 
-    def evidence(self) -> PerImage:
-        """What all processes have counted."""
-        return PerImage.merge(distributed.gather(self.per_image))
+    def evaluation(self) -> Evaluation:
+        """The scores of what all processes have counted, in each of them."""
+        per_image = PerImage.merge(distributed.gather(self.per_image))
+        return Evaluation(scores_of(per_image), per_image, time.perf_counter() - self._start)
 
     def _boundary(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         ratio, ignore_index = self.per_image.boundary_ratio, self.space.ignore_index

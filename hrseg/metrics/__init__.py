@@ -5,7 +5,7 @@ from hrseg.metrics.calibration import calibration_counts, ece
 from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
 from hrseg.metrics.intervals import Difference, difference, interval
-from hrseg.metrics.measures import Measure, class_iou, measures
+from hrseg.metrics.measures import Measure, class_ious, measures
 from hrseg.metrics.per_image import ImageCounts, PerImage
 from hrseg.metrics.scores import (
     DEFINITIONS,
@@ -37,7 +37,7 @@ __all__ = [
     "calibration_counts",
     "category_iou",
     "class_accuracy",
-    "class_iou",
+    "class_ious",
     "confusion_matrix",
     "difference",
     "ece",
@@ -49,6 +49,5 @@ __all__ = [
     "pixel_accuracy",
     "scores",
     "scores_of",
-
     "table",
 ]

@@ -65,7 +65,7 @@ class InstanceIoU:
         for i, label in self.labels.items():
             if label.has_instances and not label.ignored:
                 self._weight[i] = average_size[label.name]
-        self._class_ids = np.flatnonzero(self._weight)
+        self._class_ids = [i for i in self.labels if self._weight[i]]
         members: dict[str, list[int]] = {}
         for i, label in self.labels.items():
             members.setdefault(label.category, []).append(i)
@@ -116,7 +116,7 @@ class InstanceIoU:
         whole, as_class, as_category = of_label
         counted = [i for i, entry in self.labels.items() if not entry.ignored]
         added = []
-        for i in self._class_ids.tolist():
+        for i in self._class_ids:
             # iTP + iFN are all pixels of the objects, weighted.
             false_alarms = confusion[[j for j in counted if j != i], i].sum()
             added.append((as_class[i], whole[i] + false_alarms))

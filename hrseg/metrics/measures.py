@@ -15,7 +15,7 @@ from hrseg.metrics.scores import mean, ratio
 class Measure(NamedTuple):
     """A score: of(counts.sum(axis=0)).
 
-    counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...], or to [..., K] for a value a class.
+    counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...].
     """
 
     counts: np.ndarray
@@ -26,7 +26,7 @@ class Measure(NamedTuple):
         return self.of(self.counts.sum(axis=0))
 
     def without_each(self, clusters: Sequence[str]) -> np.ndarray:
-        """The score without each of the C clusters in turn, float64 [C] or [C, K]. clusters: one an image."""
+        """The score without each of the C clusters in turn, float64 [C]. clusters: one an image."""
         names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
         # What stands before and what behind a cluster: a difference from the total would leave a rest where a class is
         # in this cluster alone.
@@ -48,13 +48,13 @@ def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
     classes = per_image.areas_of(range(len(per_image.space.classes)))
     right, counted = per_image.right_and_all()
     of_image = mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
-    of_image = of_image[~np.isnan(of_image)], ~np.isnan(of_image)
+    there = ~np.isnan(of_image)
     found = {
         "miou": _mean_of_ratios(classes.intersection, classes.union, definition),
         "pixel_accuracy": _mean_of_ratios(right[:, None], counted[:, None]),
         "class_accuracy": _mean_of_ratios(classes.intersection, classes.truth, definition),
-        "image_miou": _mean_of_images(*of_image),
-        "worst_decile_miou": _mean_of_lowest_tenth(*of_image),
+        "image_miou": _mean_of_images(of_image[there], there),
+        "worst_decile_miou": _mean_of_lowest_tenth(of_image[there], there),
     }
     names = [c.category for c in per_image.space.classes]
     categories = list(dict.fromkeys(name for name in names if name is not None))
@@ -74,21 +74,18 @@ def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
     return found
 
 
-def class_iou(per_image: PerImage) -> Measure:
-    """IoU of each class; NaN where a class is in neither truth nor prediction."""
-    return _ratios(*per_image.areas())
-
-
-def _ratios(part: np.ndarray, whole: np.ndarray) -> Measure:
-    columns = part.shape[1]
-    counts = np.concatenate([part, whole], axis=1).astype(np.float64)
-    return Measure(counts, lambda sums: ratio(sums[..., :columns], sums[..., columns:]))
+def class_ious(per_image: PerImage) -> dict[str, Measure]:
+    """The IoU of each class by its name; NaN where it is in neither truth nor prediction."""
+    intersection, union = per_image.areas()
+    columns = ((intersection[:, [k]], union[:, [k]]) for k in range(len(per_image.space.classes)))
+    return {name: _mean_of_ratios(*column) for name, column in zip(per_image.space.names, columns, strict=True)}
 
 
 def _mean_of_ratios(part: np.ndarray, whole: np.ndarray, definition: str = "cityscapes") -> Measure:
     """The mean over columns of (sum of part) / (sum of whole). part, whole: [N, K]."""
-    counts, ratios = _ratios(part, whole)
-    return Measure(counts, lambda sums: mean(ratios(sums), definition))
+    columns = part.shape[1]
+    counts = np.concatenate([part, whole], axis=1).astype(np.float64)
+    return Measure(counts, lambda sums: mean(ratio(sums[..., :columns], sums[..., columns:]), definition))
 
 
 def _mean_of_images(values: np.ndarray, there: np.ndarray) -> Measure:

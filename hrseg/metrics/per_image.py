@@ -246,7 +246,9 @@ class PerImage:
             raise DataError(path, f"is not a per_image.npz: {error}.", "Score the run again: tools/test.py.") from error
         return per_image
 
-    def _fill(self, indices: Any, names: Any, clusters: Any, starts: Any, cells: Any, pixels: Any, **others: Any) -> None:
+    def _fill(
+        self, indices: Any, names: Any, clusters: Any, starts: Any, cells: Any, pixels: Any, **others: Any
+    ) -> None:
         shapes = self._shapes()
         for key, value in others.items():
             if value.shape != (len(indices), *shapes[key]):
