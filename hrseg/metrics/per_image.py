@@ -84,8 +84,8 @@ class PerImage:
     def multilabel(self) -> bool:
         return self.space.task is Task.MULTILABEL
 
-    def add(self, index: int, name: str, counts: ImageCounts, cluster: str = "") -> None:
-        """Record one image.
+    def add(self, index: int, name: str, counts: ImageCounts, cluster: str | None = None) -> None:
+        """Record one image. cluster: None: it belongs to no other.
 
         Raises ValueError if the index is taken, if a shape is another than that of the other images, or if something
         was measured here and not there.
@@ -103,7 +103,9 @@ class PerImage:
                 raise ValueError(f"the {key} of {name} is {list(value.shape)}, not {list(self._shapes()[key])}")
         if self._images and others.keys() != set(self.measured):
             raise ValueError(f"{name} has {sorted(others)} measured, the others {self.measured}")
-        self._images[index] = _Image(name, cluster, cells, confusion.ravel()[cells].astype(np.int64), others)
+        self._images[index] = _Image(
+            name, name if cluster is None else cluster, cells, confusion.ravel()[cells].astype(np.int64), others
+        )
 
     @classmethod
     def merge(cls, parts: Iterable[PerImage]) -> PerImage:
@@ -132,7 +134,7 @@ class PerImage:
 
     @property
     def clusters(self) -> list[str]:
-        """The cluster of each image; '' where none was given."""
+        """The cluster of each image; its own name where none was given."""
         return [self._images[index].cluster for index in self.indices]
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.config import Config
-from hrseg.metrics import PerImage, confusion_matrix, miou_interval, scores
+from hrseg.metrics import ImageCounts, PerImage, confusion_matrix, scores_of
 from hrseg.report import examples, facts
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
@@ -42,7 +42,7 @@ def run(folder: Path, names: list[str], *, wrong: float = 0.2, size: tuple[int, 
     """A run folder over SPACE whose predictions are wrong in about that share of the pixels."""
     folder.mkdir(parents=True)
     dataset = Pictures(names, size=size)
-    per_image, collector = PerImage((3, 3)), examples.Collector(len(dataset))
+    per_image, collector = PerImage(SPACE), examples.Collector(len(dataset))
     for index in range(len(dataset)):
         _, target, name = dataset[index]
         rng = np.random.default_rng([7, index])
@@ -50,9 +50,8 @@ def run(folder: Path, names: list[str], *, wrong: float = 0.2, size: tuple[int, 
         prediction = np.where(amiss, (target + 1) % 3, target).astype(np.uint8)
         prediction[target == 255] = 0
         collector(index, prediction)
-        per_image.add(index, name, confusion_matrix(prediction, target, 3, 255))
-    found = scores(per_image.total(), SPACE, "cityscapes").to_plain()
-    found["miou_interval"] = list(miou_interval(per_image, None, "cityscapes") or ()) or None
+        per_image.add(index, name, ImageCounts(confusion_matrix(prediction, target, 3, 255)))
+    found = scores_of(per_image).to_plain()
     checkpoint = {"path": "best.pt", "sha256": "0" * 64, "step": 10}
     extra = {"split": "val", "images": len(dataset), "checkpoint": checkpoint, "versions": {"python": "3.11"}}
     metrics = {**found, **extra, "config": Config().to_plain(), "command": "tools/test.py --checkpoint best.pt"}

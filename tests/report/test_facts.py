@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from hrseg.errors import DataError, HrsegError
-from hrseg.metrics import PerImage, confusion_matrix, iou, miou
+from hrseg.metrics import ImageCounts, PerImage, confusion_matrix, iou, miou
 from hrseg.metrics.scores import mean
 from hrseg.report import facts
-from tests.report.made import run
+from hrseg.task import LabelSpace, SegmentationClass, Task
+from tests.report.made import SPACE, run
 
 
 def run_of(confusion: np.ndarray, definition: str = "cityscapes") -> facts.Run:
-    per_image = PerImage(confusion.shape)
-    per_image.add(0, "a", confusion)
+    task = Task.MULTILABEL if confusion.ndim == 3 else Task.MULTICLASS
+    space = LabelSpace(tuple(SegmentationClass(f"c{i}", (0, 0, 0)) for i in range(len(confusion))), task)
+    per_image = PerImage(space)
+    per_image.add(0, "a", ImageCounts(confusion))
     names = [{"name": f"c{i}"} for i in range(len(confusion))]
     return facts.Run(Path("x"), {"classes": names, "definition": definition}, per_image, [], None)
 
@@ -53,9 +56,9 @@ def test_the_cost_of_a_missed_label_and_of_one_seen_where_it_is_not():
 
 
 def test_an_image_is_scored_over_the_classes_that_it_has():
-    per_image = PerImage((3, 3))
-    per_image.add(0, "a", np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]]))
-    per_image.add(1, "empty", np.zeros((3, 3), int))
+    per_image = PerImage(SPACE)
+    per_image.add(0, "a", ImageCounts(np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]])))
+    per_image.add(1, "empty", ImageCounts(np.zeros((3, 3), int)))
     assert facts.image_ious(per_image)[0] == pytest.approx((6 / 8 + 2 / 4) / 2)
     assert np.isnan(facts.image_ious(per_image)[1])
 
@@ -64,8 +67,8 @@ def test_the_data_hash_follows_labels_and_names_but_not_the_predictions():
     truth = np.array([[0, 0, 1, 2]])
 
     def hashed(prediction, truth=truth, name="a"):
-        per_image = PerImage((3, 3))
-        per_image.add(0, name, confusion_matrix(np.array([prediction]), truth, 3, 255))
+        per_image = PerImage(SPACE)
+        per_image.add(0, name, ImageCounts(confusion_matrix(np.array([prediction]), truth, 3, 255)))
         return facts.data_hash(per_image)
 
     assert hashed([0, 0, 1, 2]) == hashed([2, 1, 0, 0])
