@@ -9,6 +9,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations otherwi
 
 from hrseg import losses, metrics, models, weights
 from hrseg.models import HRNetV2, HRNetV2p, OCRNet, PoseHRNet
+from hrseg.models.optimize import optimize
 from hrseg.version import __version__
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "optimize",
     "weights",
 ]
 
