@@ -76,6 +76,7 @@ def test_a_file_that_answers_otherwise_is_refused_and_the_older_one_stays(loaded
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"] and (tmp_path / "m.pt2").read_text() == "older"
 
 
+@pytest.mark.long
 def test_half_precision_is_inside_its_own_bound(loaded, tmp_path):
     done = export(loaded(), tmp_path / "m.onnx", "onnx", precision="fp16", normalised=True)
     assert done.proof.agreement >= 0.999 and 0 < done.proof.logit_difference < 0.01

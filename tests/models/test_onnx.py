@@ -29,6 +29,7 @@ class Small(nn.Module):
         return self.head(self.decoder(features), x.shape[-2:])
 
 
+@pytest.mark.long
 def test_one_file_takes_any_number_and_size(tmp_path):
     torch.manual_seed(0)
     model = Small().eval()

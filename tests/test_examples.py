@@ -1,0 +1,80 @@
+"""The examples of docs/examples do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hrseg.engine import train
+from hrseg.export import export
+from tests.conftest import ROOT
+from tests.engine.conftest import config_file, shapes  # noqa: F401 (fixtures)
+from tests.export.conftest import loaded  # noqa: F401 (a fixture)
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_smp_trains_over_the_encoder_in_its_own_style():
+    assert example("smp_style").train(steps=12) > 0.6
+
+
+def test_the_head_learns_over_an_encoder_of_timm():
+    losses, _ = example("head_over_convnext").train("tu-convnext_atto", steps=5)
+    assert min(losses[2:]) < losses[0]
+
+
+def test_lightning_gives_the_losses_of_the_command(config_file, tmp_path):  # noqa: F811
+    pytest.importorskip("lightning")
+    changes = ["train.iterations=20", "train.val_every=20", f"run.dir={tmp_path / 'ours'}"]
+    assert train.main([str(config_file), *changes]) == 0
+    records = map(json.loads, (tmp_path / "ours" / "log.jsonl").read_text().splitlines())
+    ours = [record["loss"] for record in records if record["kind"] == "train"]
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    module = example("in_lightning").train(str(config_file), changes, accelerator="cpu", **quiet)
+    assert len(ours) == 20 and module.losses == ours
+    best = json.loads((tmp_path / "ours" / "metrics.json").read_text())["miou"]
+    assert float(module.trainer.callback_metrics["miou"]) == pytest.approx(best, abs=1e-6)
+
+
+def test_the_exported_model_runs_where_neither_torch_nor_hrseg_is(loaded, tmp_path):  # noqa: F811
+    pytest.importorskip("onnxruntime")
+    export(loaded(), tmp_path / "m.onnx", "onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    code = (
+        "import runpy, sys; sys.modules['torch'] = sys.modules['hrseg'] = None; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    files = [tmp_path / name for name in ("m.onnx", "photo.png", "labels.png")]
+    command = [sys.executable, "-c", code, ROOT / "docs" / "examples" / "onnx_alone.py", *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        x = torch.from_numpy(pixels.transpose(2, 0, 1)[None]) / 255
+        wanted = loaded().model((x - 0.5) / 0.25)[0].argmax(0).numpy()
+    assert (np.asarray(Image.open(files[2])) == wanted).mean() > 0.9999
+
+
+@pytest.mark.long
+def test_overlapping_labels_over_four_channels_of_16_bits_go_from_files_to_onnx(tmp_path):
+    field, water = example("multispectral").run(tmp_path)
+    assert field[20, 30] and not water[20, 30]
+    assert water[50, 32] and not field[50, 32]
+    assert field[36, 32] and water[36, 32]  # both
