@@ -37,6 +37,7 @@ class Cityscapes(Pairs):
     """
 
     BOUNDARY_RATIO = 0.005  # Cheng et al., Boundary IoU, CVPR 2021: half a percent of the diagonal
+    PREDICTIONS = "labels"  # a prediction's file holds label ids
     label_table = LABELS
     label_ids = class_to_id()
 
@@ -96,6 +97,11 @@ class Cityscapes(Pairs):
         if self.targets is None:
             return None
         return self.targets[i].with_name(self.targets[i].name.replace(f"_{self.labels}.", "_instanceIds."))
+
+    @staticmethod
+    def image_key(stem: str) -> str:
+        """City, sequence and frame, by which the benchmark knows an image, of any of its files' names."""
+        return "_".join(stem.split("_")[:3])
 
     def cluster(self, i: int) -> str:
         return self.names[i].split("/")[0]

@@ -24,6 +24,7 @@ class Pairs:
 
     DEFINITION = "cityscapes"  # how a class counts that is absent: left out of the mean
     BOUNDARY_RATIO = 0.02  # the width of boundary IoU's band over the image's diagonal
+    PREDICTIONS = "classes"  # what a prediction's file holds: class indices, or "labels" as in the masks
     in_channels = 3
     space: LabelSpace
     names: Sequence[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import json
@@ -30,6 +31,7 @@ from hrseg.engine import cpu, memory
 from hrseg.engine.infer import Inference
 from hrseg.engine.judge import CALIBRATION_STEP, Evaluation, Judge
 from hrseg.engine.loaded import ensemble, load_checkpoints
+from hrseg.engine.predictions import Predictions, Submission
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import table
 from hrseg.report import examples, page, pictures
@@ -239,13 +241,14 @@ def write_evidence(
     evaluation: Evaluation,
     config: Config,
     split: str,
-    checkpoint_path: Path,
-    step: int,
+    checkpoint_path: Path | None,
+    step: int | None = None,
     averaged_with: Sequence[tuple[Path, int]] = (),
 ) -> dict[str, Any]:
     """Write metrics.json and per_image.npz into a run folder and return the content of the first.
 
-    averaged_with: path and step of the other checkpoints of an ensemble.
+    checkpoint_path: None for predictions that came as files. averaged_with: path and step of the other checkpoints of
+    an ensemble.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +258,7 @@ def write_evidence(
         **evaluation.scores.to_plain(),
         "split": split,
         "images": len(evaluation.per_image),
-        "checkpoint": _identity(checkpoint_path, step),
+        "checkpoint": None if checkpoint_path is None else _identity(checkpoint_path, step),
         "averaged_with": [_identity(*other) for other in averaged_with] or None,
         "config": config.to_plain(),
         "versions": versions(),
@@ -268,7 +271,7 @@ def write_evidence(
     return metrics
 
 
-def _identity(path: Path, step: int) -> dict[str, Any]:
+def _identity(path: Path, step: int | None) -> dict[str, Any]:
     return {"path": str(path), "sha256": _sha256(path), "step": step}
 
 
@@ -285,30 +288,52 @@ def versions() -> dict[str, str]:
 
 @command
 def main(argv: Sequence[str]) -> int:
-    """tools/test.py: score a checkpoint and print the class table."""
+    """tools/test.py: score a checkpoint, or predictions that came as files, and print the class table."""
     arguments = parser(
-        "Score a checkpoint: class table, metrics.json, per_image.npz, pictures and report.html.",
+        "Score a checkpoint, or a folder of predictions: class table, metrics.json, per_image.npz, pictures and "
+        "report.html.",
         "examples:\n"
         "  tools/test.py --checkpoint runs/demo/checkpoints/best.pt\n"
         "  tools/test.py --checkpoint best.pt data.root=/data/cityscapes eval.flip=true 'eval.scales=[0.75, 1, 1.25]'\n"
         "  tools/test.py --checkpoint fold_0.pt --checkpoint fold_1.pt eval.turns=true\n"
+        "  tools/test.py configs/cityscapes.yaml --predictions of_another_framework/\n"
+        "  tools/test.py --checkpoint best.pt data.val_split=test --submit submission\n"
         "  torchrun --nproc-per-node=4 tools/test.py configs/cityscapes.yaml --checkpoint best.pt",
     )
     arguments.add_argument("words", nargs="*", metavar="[CONFIG] key=value", help="settings; default: the checkpoint's")
     arguments.add_argument(
         "--checkpoint",
-        required=True,
         metavar="PATH",
         action="append",
         help="of hrseg or any family of docs/weights.md; hub ids too; given several times, answers are averaged",
     )
+    arguments.add_argument(
+        "--predictions", type=Path, metavar="DIR", help="score these PNG files, named after the images, instead"
+    )
+    arguments.add_argument(
+        "--ids",
+        choices=("classes", "labels"),
+        help="what --predictions hold: classes, 0 to K-1, or labels, the values of the data set's own masks; "
+        "default: labels for cityscapes, else classes",
+    )
     arguments.add_argument("--definition", help="how an absent class counts: cityscapes, ade20k, hrnet, mmseg or smp")
+    arguments.add_argument(
+        "--submit", type=Path, metavar="DIR", help="also write DIR and DIR.zip with what the Cityscapes server wants"
+    )
     arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_intermixed_args(argv)
     files, overrides = split_settings(args.words)
     if len(files) > 1:
         raise ConfigError(f"'{files[1]}'", "is one word too many.", "Give one CONFIG and key=value settings.")
+    if bool(args.checkpoint) == bool(args.predictions):
+        raise ConfigError("tools/test.py", "scores either a model or files.", "Give --checkpoint or --predictions.")
+    if args.ids and not args.predictions:
+        raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
+    return (_test_files if args.predictions else _test_checkpoint)(args, files, overrides)
+
+
+def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list[str]) -> int:
     members = load_checkpoints(args.checkpoint, trust_code=args.trust_code)
     loaded = members[0]
     model, normalisation = loaded.model, loaded.normalisation
@@ -334,31 +359,91 @@ def main(argv: Sequence[str]) -> int:
         if channels is not None and channels != wanted:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         memory.require_room_for_evaluation(config.eval, dataset, device)
+        submission = Submission(dataset, args.submit) if args.submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
+        how = {
+            "model": model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            "dataset": dataset,
+            "inference": Inference.from_config(config.eval, loaded.space.task),
+            "normalisation": normalisation,
+            "device": device,
+            "precision": config.eval.precision or config.train.precision,
+            "short_side": config.eval.short_side,
+            "batch_size": config.eval.batch_size,
+            "workers": config.data.workers,
+        }
+        if submission and getattr(dataset, "targets", None) is None:
+            with progress(dataset, "predicting") as bar:
+                for answer in answers(**how):
+                    submission(answer.place, answer.prediction)
+                    bar.update()
+            return _submitted(submission)
         drawn = ValidationPictures(dataset, loaded.normalisation, config.eval.pictures)
         evaluation = evaluate(
-            model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            dataset,
-            Inference.from_config(config.eval, loaded.space.task),
-            normalisation,
-            device=device,
-            precision=config.eval.precision or config.train.precision,
+            **how,
             definition=args.definition or config.eval.definition,
             cluster=config.eval.cluster,
             boundary_ratio=config.eval.boundary_ratio,
-            short_side=config.eval.short_side,
-            batch_size=config.eval.batch_size,
-            workers=config.data.workers,
-            on_prediction=drawn,
+            on_prediction=_each(drawn, submission),
         )
-        if distributed.is_main():
-            others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
-            write_evidence(folder, evaluation, config, config.data.val_split, paths[0], loaded.step, others)
-        drawn.save_examples(evaluation, folder)
-        if distributed.is_main():
-            page.write(folder)
-            print(table(evaluation.scores))
-            print(summary(evaluation, folder, draw(drawn, folder)))
+        others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
+        _finish(folder, evaluation, config, drawn, dataset, paths[0], loaded.step, others)
+        return _submitted(submission)
+
+
+def _test_files(args: argparse.Namespace, files: list[str], overrides: list[str]) -> int:
+    if not files:
+        raise ConfigError("tools/test.py", "--predictions needs to know the data set.", "Give a CONFIG.")
+    config = settings.load(files[0], overrides)
+    device = set_up(config.run)
+    with distributed.process_group(device):
+        dataset = build.dataset(config, config.data.val_split)
+        predictions = Predictions(dataset, args.predictions, args.ids, check=config.data.check)
+        submission = Submission(dataset, args.submit) if args.submit else None
+        drawn = ValidationPictures(dataset, build.normalisation(config, dataset[0]), config.eval.pictures)
+        judge = Judge(
+            dataset,
+            definition=args.definition or config.eval.definition,
+            cluster=config.eval.cluster,
+            boundary_ratio=config.eval.boundary_ratio,
+            void_predictions=True,
+        )
+        with progress(dataset, "scoring") as bar:
+            predictions.evaluate(judge, _each(drawn, submission), bar)
+        folder = args.out or args.predictions.with_name(f"{args.predictions.resolve().name}_scores")
+        _finish(folder, judge.evaluation(), config, drawn, dataset, None)
+        return _submitted(submission)
+
+
+def _each(*calls: Callable[[int, np.ndarray], None] | None) -> Callable[[int, np.ndarray], None]:
+    def call(index: int, prediction: np.ndarray) -> None:
+        for one in calls:
+            if one is not None:
+                one(index, prediction)
+
+    return call
+
+
+def _finish(
+    folder: Path, evaluation: Evaluation, config: Config, drawn: ValidationPictures, dataset: Any, *checkpoint: Any
+) -> None:
+    """Refuse labels that can only be a mistake; else leave everything in the folder and print the table."""
+    truth = evaluation.per_image.total().sum(axis=-1)
+    pixels = truth[:, 1] if truth.ndim == 2 else truth
+    if config.data.check and hasattr(dataset, "doubt") and (doubt := dataset.doubt(pixels)):
+        raise DataError("labels", doubt, "With data.check=false they are scored as they are.")
+    if distributed.is_main():
+        write_evidence(folder, evaluation, config, config.data.val_split, *checkpoint)
+    drawn.save_examples(evaluation, folder)
+    if distributed.is_main():
+        page.write(folder)
+        print(table(evaluation.scores))
+        print(summary(evaluation, folder, draw(drawn, folder)))
+
+
+def _submitted(submission: Submission | None) -> int:
+    if submission and (archive := submission.finish()):
+        print(f"submission: {archive}, {len(submission.dataset)} images checked")
     return 0
 
 

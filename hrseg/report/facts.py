@@ -115,6 +115,7 @@ def costliest(run: Run, count: int = 10) -> list[Confusion]:
         missed, false = total[:, 1, 0], total[:, 0, 1]
         total = np.zeros((len(names),) * 2, np.int64)
         total[:-1, -1], total[-1, :-1] = missed, false
+    total = total[:, : len(total)]  # a prediction that is no class is taken for none
     wrong = np.where(np.eye(len(total), dtype=bool), 0, total)
     cost = np.where(wrong > 0, _costs(wrong, intersection, union, DEFINITIONS[run.metrics["definition"]]), 0.0)
     found = []

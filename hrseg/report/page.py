@@ -179,14 +179,15 @@ def _histogram(runs: Sequence[Run], names: Sequence[str]) -> Markup:
 def _card(run: Run) -> list[tuple[str, str]]:
     """What made the scores, as pairs of label and text."""
     metrics, config = run.metrics, run.metrics["config"]
+    checkpoint = metrics["checkpoint"]  # none for predictions that came as files
     trained = [r for r in run.records if r["kind"] == "train"]
     pairs = [
         ("command", metrics.get("command")),
-        ("network", f"{config['model']['arch']} over {config['model']['encoder']}"),
+        ("network", f"{config['model']['arch']} over {config['model']['encoder']}" if checkpoint else None),
         ("data", f"{config['data']['dataset']}, split {metrics.get('split')}, {len(run.per_image)} images"),
         ("data hash", facts.data_hash(run.per_image)),
-        ("checkpoint", f"{metrics['checkpoint']['path']}, iteration {metrics['checkpoint']['step']}"),
-        ("sha256", metrics["checkpoint"]["sha256"]),
+        ("checkpoint", f"{checkpoint['path']}, iteration {checkpoint['step']}" if checkpoint else None),
+        ("sha256", checkpoint["sha256"] if checkpoint else None),
         ("averaged with", ", ".join(other["path"] for other in metrics.get("averaged_with") or []) or None),
         ("seed", config["run"]["seed"]),
         ("definition", metrics["definition"]),

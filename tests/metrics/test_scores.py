@@ -9,8 +9,10 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from hrseg.data.ade20k import ADE20K
 from hrseg.errors import ConfigError
 from hrseg.metrics import (
+    ConfusionMatrix,
     category_iou,
     class_accuracy,
     confusion_matrix,
@@ -56,6 +58,36 @@ def test_the_smp_definition_is_what_smp_answers():
     stats = smp.metrics.get_stats(torch.from_numpy(prediction), torch.from_numpy(target), "multiclass", num_classes=4)
     expected = smp.metrics.iou_score(*stats, reduction="macro").item()
     assert miou(confusion_matrix(prediction, target, 4), "smp") == pytest.approx(expected, rel=1e-6)
+
+
+def as_ade20k_does(predictions, targets, classes: int) -> tuple[float, float]:
+    """Pixel accuracy and mean IoU by the benchmark's rules: 0 is unlabelled, classes count from 1.
+
+    Right over labelled pixels of the whole set; areas summed, 1e-10 added to each union, the mean over all classes.
+    """
+    right = labelled = 0
+    intersection, union = np.zeros((2, classes))
+    for prediction, target in zip(predictions + 1, targets, strict=True):
+        prediction = prediction * (target > 0)
+        right, labelled = right + (prediction == target)[target > 0].sum(), labelled + (target > 0).sum()
+        for k in range(classes):
+            p, t = prediction == k + 1, target == k + 1
+            intersection[k], union[k] = intersection[k] + (p & t).sum(), union[k] + (p | t).sum()
+    return right / (labelled + 1e-10), float((intersection / (union + 1e-10)).mean())
+
+
+def test_ade20k_is_scored_as_the_challenge_does():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 120, (4, 40, 50))  # 30 classes are in no truth, some of them in no prediction
+    predictions = np.where(
+        rng.random(targets.shape) < 0.7, np.maximum(targets, 1) - 1, rng.integers(0, 130, targets.shape)
+    )
+    counts = ConfusionMatrix(150)
+    for prediction, target in zip(predictions, targets, strict=True):
+        counts.update(prediction, np.where(target == 0, 255, target - 1))
+    found = counts.compute()
+    assert (pixel_accuracy(found), miou(found, "ade20k")) == pytest.approx(as_ade20k_does(predictions, targets, 150))
+    assert ADE20K.DEFINITION == "ade20k"
 
 
 def test_one_false_pixel_makes_an_absent_class_a_zero():
