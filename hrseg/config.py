@@ -20,11 +20,15 @@ Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]  # (heigh
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
+MOST_BYTES = 16 * 2**20  # of a YAML file
+MOST_ENTRIES = 100_000
+MERGE = "tag:yaml.org,2002:merge"
+
 
 class Section(BaseModel):
     """A group of settings; a name that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class OpenSection(Section):
@@ -33,7 +37,7 @@ class OpenSection(Section):
     They are checked against the piece's own signature by `check_options`, where that piece is known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -226,14 +230,54 @@ class Config(Section):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+        plain = self.to_plain()
+        style = {"sort_keys": False, "default_flow_style": None, "width": 120}
+        text = yaml.safe_dump(plain, allow_unicode=True, **style)
+        # Unescaped, some rare line separators are read back as spaces.
+        return text if yaml.safe_load(text) == plain else yaml.safe_dump(plain, **style)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain types only. Of a key that stands twice, YAML's usual reader drops the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != MERGE and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands here twice", key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def _from_yaml(text: str) -> Any:
+    """Plain types. Raises yaml.YAMLError, ValueError or RecursionError for anything else."""
+    content = yaml.load(text, _Loader)
+    _size(content, {})
+    return content
+
+
+def _size(value: Any, known: dict[int, int | None]) -> int:
+    """How many entries there are when aliases are written out. Raises ValueError for too many, or for a circle."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = None
+        known[id(value)] = 1 + sum(_size(v, known) for v in (value.values() if isinstance(value, dict) else value))
+    size = known[id(value)]
+    if size is None:
+        raise ValueError("an alias (*name) refers to what it is part of")
+    if size > MOST_ENTRIES:
+        raise ValueError(f"it holds more than {MOST_ENTRIES:,} entries when its aliases (*name) are written out")
+    return size
 
 
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file, plain types only. Raises ConfigError where it cannot be read."""
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(path, f"is larger than {MOST_BYTES // 2**20} MiB.", "Is it a file of settings?")
+        return _from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(path, "no such file.", "Give the path of a YAML file.") from None
     except IsADirectoryError:
@@ -301,7 +345,7 @@ def override(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
         if not equals or not key:
             raise ConfigError(f"'{item}'", "is not key=value.", "For example train.iterations=200.")
         try:
-            value = yaml.safe_load(text)
+            value = _from_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"'{item}'", f"the value is not YAML: {getattr(error, 'problem', error)}.") from None
         _set(result, key.split("."), value, item)

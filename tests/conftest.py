@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -12,8 +13,19 @@ for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+# No deadline: the cores are shared. Few examples, always the same, in the quick tests; many others in the long ones.
+QUIET = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile(
+    "quick", max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=QUIET
+)
+hypothesis.settings.register_profile("long", max_examples=300, deadline=None, suppress_health_check=QUIET)
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HRSEG_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("quick" if "not long" in config.option.markexpr else "long")
 
 
 def shared_path(*parts: str) -> Path:

@@ -171,6 +171,9 @@ def _find_in_pair(dataset: Pairs, i: int, digests: bool) -> _Finding:
         digest = hashlib.blake2b(image_path.read_bytes(), digest_size=16).digest() if digests else b""
         if not dataset.takes_channels(info.channels):
             problems.append(f"{image_path}: has {info.channels} channels, the data set {dataset.in_channels}.")
+        first = dataset.first_type()
+        if info.dtype != first:
+            problems.append(f"{image_path}: has {info.dtype} values, the first image of the split {first}.")
     except DataError as error:
         problems.append(str(error))
     paths = _listed(masks)

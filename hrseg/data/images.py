@@ -40,6 +40,7 @@ class ImageInfo(NamedTuple):
     height: int
     width: int
     channels: int
+    dtype: np.dtype
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -118,6 +119,8 @@ def inspect_image(path: str | Path) -> ImageInfo:
         with _open_pillow(path) as image:
             width, height = image.size
             channels = 3 if image.mode == "P" else len(image.getbands())
+            depth = _png_depth(path)
+            dtype = np.dtype(np.uint16 if depth and depth[0] == 16 else np.uint8)
             if image.format == "PNG":
                 image.verify()
             else:
@@ -125,7 +128,7 @@ def inspect_image(path: str | Path) -> ImageInfo:
                     height, width = width, height
                 image.draft("L", (1, 1))
                 image.load()
-    return ImageInfo(height, width, channels)
+    return ImageInfo(height, width, channels, dtype)
 
 
 def list_files(
@@ -178,13 +181,21 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
         return
     except OSError as error:
         raise DataError(folder, f"cannot be read: {error.strerror}.") from None
-    folders = [entry for entry in shown if entry.is_dir()]
-    yield from (entry.path for entry in shown if not entry.is_dir())
-    for entry in folders:
+    kinds = {entry: _is_folder(entry) for entry in shown}
+    # Links that lead nowhere are files too, to be complained of; pipes and devices, which may never end, are not.
+    yield from (e.path for e, folder in kinds.items() if not folder and (e.is_symlink() or e.is_file()))
+    for entry in (e for e, folder in kinds.items() if folder):
         real = os.path.realpath(entry.path)
         if real in above:
-            raise DataError(entry.path, "is a link to a folder that it lies in.", "Remove the link.")
+            raise DataError(entry.path, "leads back, by a link, into a folder that it lies in.", "Remove the link.")
         yield from _walk(entry.path, above | {real})
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 @contextmanager
@@ -390,7 +401,9 @@ def _inspect_tiff(path: Path) -> ImageInfo:
         height, width = sizes.pop("Y"), sizes.pop("X")
         if _tiff_orientation(tif.pages.first) in _TRANSPOSED:
             height, width = width, height
-        return ImageInfo(height, width, 3 if palette else next(iter(sizes.values()), 1))
+        dtype = np.dtype(np.uint8 if palette or series.dtype == bool else series.dtype)
+        dtype = dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+        return ImageInfo(height, width, 3 if palette else next(iter(sizes.values()), 1), dtype)
 
 
 def _check_segments(path: Path, tif: Any) -> None:

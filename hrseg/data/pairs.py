@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hrseg.data.images import read_image, read_mask
+from hrseg.data.images import inspect_image, read_image, read_mask
 from hrseg.errors import DataError
 from hrseg.task import IGNORE_INDEX, LabelSpace, Sample, SegmentationClass
 
@@ -61,12 +61,18 @@ class Pairs:
         if not self.takes_channels(image.shape[2]):
             what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
             raise DataError(self.images[i], what, "All images of a data set have the same channels.")
-        if self._dtype is None:
-            self._dtype = image.dtype if i == 0 else read_image(self.images[0]).dtype
-        if image.dtype != self._dtype:
-            what = f"has {image.dtype} values, the first image of the split {self._dtype}."
+        if self._dtype is None and i == 0:
+            self._dtype = image.dtype
+        if image.dtype != self.first_type():
+            what = f"has {image.dtype} values, the first image of the split {self.first_type()}."
             raise DataError(self.images[i], what, "All images of a data set have the same type.")
         return np.repeat(image, 3, axis=2) if image.shape[2] < self.in_channels else image
+
+    def first_type(self) -> np.dtype:
+        """The type of the first image, which all others have."""
+        if self._dtype is None:
+            self._dtype = inspect_image(self.images[0]).dtype
+        return self._dtype
 
     def takes_channels(self, channels: int) -> bool:
         return channels == self.in_channels or (channels, self.in_channels) == (1, 3)

@@ -53,8 +53,12 @@ def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
     outside = build.dotted_paths(config)
     if outside and not trust_code:
         raise WeightsError(source, f"names code outside hrseg: {', '.join(outside)}.", "If you trust it: --trust-code.")
-    space = LabelSpace.from_plain(beside)
-    normalisation = Normalisation.from_plain(beside["normalisation"])
+    try:
+        space = LabelSpace.from_plain(beside)
+        normalisation = Normalisation.from_plain(beside["normalisation"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        what = f"its classes, task or normalisation are of no known kind: {error}."
+        raise WeightsError(source, what, "Was it changed by hand?") from None
     model = build.model(config, space, normalisation.channels, pretrained=False)
     checkpoint.load_weights(model, content.tensors, source)
     return Loaded(model.eval(), space, normalisation, config, beside.get("step") or 0)

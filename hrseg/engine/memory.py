@@ -57,11 +57,17 @@ def require_room_for_step(
     size = tuple(config.augment.crop or sample.image.shape[:2])
     shape = (images, sample.image.shape[2], *size)
     pixels = images * size[0] * size[1]
-    if pixels * GENEROUS_BYTES_A_PIXEL <= room(device):
+    one_value = images == 1 and max(size) <= model.encoder.output_stride  # type: ignore[union-attr, operator]
+    if pixels * GENEROUS_BYTES_A_PIXEL <= room(device) and not one_value:
         return
     shrunk = 1.0 if config.train.precision == "fp32" else 0.5
+    try:
+        kept = kept_for_backward(model, shape)
+    except ValueError as error:  # of batch norm
+        what = f"one image of {size[0]}x{size[1]} at a time leaves too few values to take a mean of."
+        raise ConfigError("augment.crop, train.batch_size", what, "Take more images or larger crops.") from error
     logits = 3 * pixels * space.outputs * 4  # float32, as are their softmax and gradient, whatever the precision
-    need = logits + shrunk * kept_for_backward(model, shape)
+    need = logits + shrunk * kept
     what = f"a step of {images} images of {size[0]}x{size[1]}"
     _require(need, "augment.crop, train.batch_size", what, device, "A smaller crop, or a larger train.accumulate.")
 

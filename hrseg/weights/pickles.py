@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_INSTRUCTIONS = 2_000_000  # of one pickle; a checkpoint with its optimizer has some hundred thousand
+LONGEST_LINE = 2**20
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first object of a file of torch before 1.6
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -76,22 +78,28 @@ def read(path: Path) -> Any:
     """
     if zipfile.is_zipfile(path):
         return _read_zip(path)
-    with path.open("rb") as file:
+    with path.open("rb") as opened:
+        file = _Counted(opened)
         first = _Unpickler(file).load()
         if first != LEGACY_MAGIC:
             return plain(first)
         return plain(_read_legacy(file, path.stat().st_size))
 
 
-def plain(value: Any) -> Any:
-    """The same with arrays in place of their stand-ins."""
+def plain(value: Any, _done: dict[int, Any] | None = None) -> Any:
+    """The same with arrays in place of their stand-ins. Raises RecursionError for what holds itself."""
+    done = {} if _done is None else _done  # what is in many places is made once
     if isinstance(value, _Array):
         return value.array
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items() if isinstance(key, str | int | float | tuple)}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return value
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, Mapping):
+            keys = (key for key in value if isinstance(key, str | int | float | tuple))
+            done[id(value)] = {key: plain(value[key], done) for key in keys}
+        else:
+            done[id(value)] = [plain(entry, done) for entry in value]
+    return done[id(value)]
 
 
 def _read_zip(path: Path) -> Any:
@@ -111,7 +119,7 @@ def _read_zip(path: Path) -> Any:
                 seen[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             return seen[key]
 
-        return plain(_Unpickler(io.BytesIO(archive.read(main[0])), storage).load())
+        return plain(_Unpickler(_Counted(io.BytesIO(archive.read(main[0]))), storage).load())
 
 
 def _read_legacy(file: Any, file_bytes: int) -> Any:
@@ -136,6 +144,34 @@ def _read_legacy(file: Any, file_bytes: int) -> Any:
         if numel:
             target.copy_(torch.frombuffer(bytearray(data), dtype=target.dtype))
     return content
+
+
+class _Counted:
+    """A file of which few short pieces may be read: each may become an object a hundred times its size.
+
+    The pieces of a pickle are its instructions; the numbers of an array come in one piece.
+    """
+
+    def __init__(self, file: Any):
+        self._file, self._left = file, MOST_INSTRUCTIONS
+
+    def _count(self, pieces: int) -> None:
+        self._left -= pieces
+        if self._left < 0:
+            # Not an UnpicklingError, which the unpickler would take for the end of the file.
+            raise ValueError(f"it has more than {MOST_INSTRUCTIONS:,} parts, as no set of weights has")
+
+    def read(self, size: int = -1) -> bytes:
+        self._count(1)
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        self._count(1)
+        return self._file.readline(LONGEST_LINE)
+
+    def readinto(self, buffer: Any) -> int:
+        self._count(1)
+        return self._file.readinto(buffer)
 
 
 class _Array:

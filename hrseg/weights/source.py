@@ -38,6 +38,10 @@ NESTS = (
     *("ema", "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "network", "net", "weights"),
     *("params", "student"),
 )
+MOST_UNPACKED = 20  # times the size of an archive
+MOST_INSTRUCTIONS = 16 * 2**20  # bytes of the pickle that an archive of torch holds beside its tensors
+MOST_TENSORS = 100_000
+DEEPEST = 8  # dictionaries in one another
 METADATA_KEY = "hrseg"  # of safetensors: JSON of what lies beside the tensors
 
 
@@ -60,7 +64,10 @@ def read(source: Source) -> Checkpoint:
         return _together([read(s) for s in source])
     path = locate(source)
     content = _content(path)
-    tensors, beside = _unnest(content)
+    try:
+        tensors, beside = _unnest(content)
+    except RecursionError:
+        raise WeightsError(path, "its dictionaries hold each other without end.", "Is it a checkpoint?") from None
     if not tensors:
         raise WeightsError(path, "holds no tensors by name.", "Is it a checkpoint?")
     return Checkpoint(str(source), tensors, beside)
@@ -146,11 +153,14 @@ def _content(path: Path) -> Any:
         with path.open("rb") as file:
             if file.read(9)[8:] == b"{":
                 return _read_safetensors(path)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # on damaged files it raises whatever comes up
-            return pickles.read(path)  # which says what is wrong where it, too, refuses the file
+        if zipfile.is_zipfile(path):
+            _require_honest_size(path)
+            try:
+                with warnings.catch_warnings(action="ignore"):  # of archives that are not torch's
+                    return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception:  # on damaged files it raises whatever comes up
+                pass
+        return pickles.read(path)  # which reads more, and says what is wrong where it, too, refuses the file
     except pickle.UnpicklingError as error:
         raise WeightsError(
             path, f"cannot be read safely: {_line(error)}.", "Where it was made, save the model's state_dict() alone."
@@ -160,6 +170,15 @@ def _content(path: Path) -> Any:
         *(struct.error, zipfile.BadZipFile, safetensors.SafetensorError),
     ) as error:
         raise WeightsError(path, f"cannot be read, it may be cut short: {_line(error)}.") from None
+
+
+def _require_honest_size(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than its own size: torch does not compress."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        instructions = max((e.file_size for e in archive.infolist() if e.filename.endswith(".pkl")), default=0)
+    if unpacked > MOST_UNPACKED * path.stat().st_size or instructions > MOST_INSTRUCTIONS:
+        raise pickle.UnpicklingError(f"it unpacks to {unpacked / 2**20:,.0f} MiB, as no set of weights does")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -172,19 +191,23 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _unnest(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _unnest(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by name, and what lies beside the dictionary that holds them."""
     if not isinstance(content, Mapping):
         return {}, {}
+    if depth > DEEPEST:
+        raise RecursionError
     for key in NESTS:
         if isinstance(content.get(key), Mapping):
-            tensors, beside = _unnest(content[key])
+            tensors, beside = _unnest(content[key], depth + 1)
             if tensors:
                 return tensors, {**beside, **{k: v for k, v in content.items() if k not in NESTS}}
     tensors = {}
     for key, value in content.items():
         if isinstance(value, Mapping):  # {"encoder": {...}, "decoder": {...}}
-            tensors |= {f"{key}.{name}": tensor for name, tensor in _unnest(value)[0].items()}
+            tensors |= {f"{key}.{name}": tensor for name, tensor in _unnest(value, depth + 1)[0].items()}
+            if len(tensors) > MOST_TENSORS:
+                raise RecursionError
         elif isinstance(value, Tensor):
             tensors[str(key)] = value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":

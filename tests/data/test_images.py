@@ -47,7 +47,7 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
     cv2.imwrite(str(path), image[:, :, order])
     read = read_image(path)
     assert read.dtype == image.dtype and np.array_equal(read, image)  # Pillow alone halves 16-bit colours
-    assert inspect_image(path) == (5, 7, channels)
+    assert inspect_image(path) == (5, 7, channels, dtype)
 
 
 @pytest.mark.parametrize("transparent", [False, True])
@@ -75,7 +75,7 @@ def test_a_tiff_keeps_every_bit_and_channel(tmp_path, dtype, channels, planar):
         tifffile.imwrite(path, stored, photometric="minisblack", planarconfig=planar, compression="zlib")
     read = read_image(path)
     assert read.dtype == image.dtype and np.array_equal(read, image)
-    assert inspect_image(path) == (5, 7, channels)
+    assert inspect_image(path) == (5, 7, channels, dtype)
 
 
 def test_what_is_read_can_be_written_to(tmp_path):
@@ -127,7 +127,7 @@ def test_a_palette_image_is_rgb_and_a_palette_mask_its_indices(tmp_path):
     image.save(path)
     colors = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
     assert np.array_equal(read_image(path), colors[indices])
-    assert inspect_image(path) == (2, 2, 3)
+    assert inspect_image(path) == (2, 2, 3, np.uint8)
     assert np.array_equal(read_mask(path), indices)
     assert np.array_equal(read_mask(path, colors=True), colors[indices])
     assert np.array_equal(read_palette(path)[:3], colors)
@@ -138,7 +138,7 @@ def test_a_palette_tiff_likewise(tmp_path):
     colors = rng.integers(0, 256, (256, 3), np.uint8)
     tifffile.imwrite(path, indices, photometric="palette", colormap=colors.T.astype(np.uint16) * 257)
     assert np.array_equal(read_image(path), colors[indices])
-    assert inspect_image(path) == (2, 2, 3)
+    assert inspect_image(path) == (2, 2, 3, np.uint8)
     assert np.array_equal(read_mask(path), indices)
 
 
@@ -190,7 +190,7 @@ def test_an_image_is_turned_as_its_tag_says(tmp_path, orientation):
     assert np.abs(read_image(tmp_path / "a.jpg")[..., 0].astype(int) - seen).max() <= 2  # JPEG rounds
     assert np.array_equal(read_image(tmp_path / "a.tif")[..., 0], seen)
     for path in (tmp_path / "a.jpg", tmp_path / "a.tif"):
-        assert inspect_image(path) == (*seen.shape, 1)
+        assert inspect_image(path)[:3] == (*seen.shape, 1)
 
 
 def truncated(path: Path, share: float) -> Path:

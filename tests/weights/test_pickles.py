@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from hrseg import weights
 from hrseg.errors import WeightsError
+from hrseg.weights import pickles
 from tests.weights.made import built, official
 
 
@@ -148,3 +150,28 @@ def test_a_file_cut_short_is_an_error_at_every_length(tmp_path, write):
         (tmp_path / "file.pth").write_bytes(whole[:length])
         with pytest.raises(WeightsError):
             weights.read(tmp_path / "file.pth")
+
+
+def test_a_pickle_of_parts_without_end_is_given_up(tmp_path, monkeypatch):
+    # Each "]" is a list of its own: ten megabytes of them took one and a half gigabytes.
+    monkeypatch.setattr(pickles, "MOST_INSTRUCTIONS", 1000)
+    (tmp_path / "file.pth").write_bytes(b"\x80\x02" + b"]" * 2000)
+    with pytest.raises(WeightsError, match="more than 1,000 parts"):
+        weights.read(tmp_path / "file.pth")
+
+
+def test_dictionaries_that_share_each_other_are_made_once(tmp_path):
+    value: dict = {"weight": 1}
+    for _ in range(60):  # 2^60 ways down to the 1
+        value = {"a": value, "b": value}
+    (tmp_path / "file.pdparams").write_bytes(pickle.dumps({**value, "c": np.zeros(2)}, 2))
+    with pytest.raises(WeightsError, match="hold each other without end"):
+        weights.read(tmp_path / "file.pdparams")
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+        archive.writestr("archive/data/0", bytes(50_000_000))
+    with pytest.raises(WeightsError, match="unpacks to 48 MiB"):
+        weights.read(tmp_path / "file.pth")
