@@ -16,7 +16,7 @@ from torch import nn
 
 from hrseg import distributed, models
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
-from hrseg.data import DATASETS, cache, loader
+from hrseg.data import DATASETS, cache, folds, loader
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.losses import CombinedLoss, make_term
 from hrseg.models.encoder import extra_channels
@@ -49,7 +49,20 @@ def dotted_paths(config: Config) -> list[str]:
 
 
 def dataset(config: Config, split: str) -> Dataset:
-    """The data set of `data.dataset`, one split of it."""
+    """The data set of `data.dataset`, one split of it.
+
+    With `data.folds` the training split is divided: `data.fold` of it is the validation split, the rest trains.
+    """
+    data = config.data
+    if data.folds is not None and split in (data.train_split, data.val_split):
+        whole = _split(config, data.train_split)
+        validates = folds.fold_of_each(whole, data.folds) == data.fold
+        chosen = validates if split == data.val_split else ~validates
+        return folds.Part(whole, np.flatnonzero(chosen).tolist())
+    return _split(config, split)
+
+
+def _split(config: Config, split: str) -> Dataset:
     data = config.data
     cls = piece(data.dataset, DATASETS, where="data.dataset", what="data set")
     wired = ("root", "split", "task")

@@ -73,6 +73,8 @@ class DataConfig(OpenSection):
     task: Literal["multiclass", "binary", "multilabel"] = "multiclass"
     train_split: str = "train"
     val_split: str = "val"
+    folds: Annotated[int, Field(ge=2)] | None = None  # divide the images of train_split; val_split is not read
+    fold: Annotated[int, Field(ge=0)] = 0  # this one validates
     workers: Annotated[int, Field(ge=0)] = 4  # reading processes of one training process; 0 reads in the process itself
     mean: list[float] | None = None  # a channel; null: ImageNet's for three channels, else 0.5
     std: list[Annotated[float, Field(gt=0)]] | None = None
@@ -88,6 +90,14 @@ class DataConfig(OpenSection):
         ranges = [self.input_range] if isinstance(self.input_range, tuple) else self.input_range or []
         if any(low >= high for low, high in ranges):
             raise ValueError("input_range: each entry is [low, high] with low below high")
+        return self
+
+    @model_validator(mode="after")
+    def _one_of_the_folds(self) -> DataConfig:
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold: {self.fold} is none of {self.folds}, which count from 0")
+        if self.folds is not None and self.train_split == self.val_split:
+            raise ValueError("folds: train_split and val_split need different names")
         return self
 
 

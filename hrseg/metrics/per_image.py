@@ -119,6 +119,18 @@ class PerImage:
             merged._images.update(part._images)
         return merged
 
+    @classmethod
+    def chained(cls, parts: Iterable[PerImage]) -> PerImage:
+        """The images of several data sets as one, part after part; indices are counted anew."""
+        first, *others = parts
+        chained = cls(first.space, **first._meaning())
+        for part in (first, *others):
+            if part.shape != first.shape or part.measured != first.measured:
+                raise ValueError("the parts differ in shape, or in what was measured")
+            for index in part.indices:
+                chained._images[len(chained._images)] = part._images[index]
+        return chained
+
     def __len__(self) -> int:
         return len(self._images)
 
