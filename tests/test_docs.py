@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import hrseg
 from hrseg import config, losses
 from hrseg.data import checks, toycity
-from hrseg.engine import evaluate, train
+from hrseg.engine import compare, evaluate, train
 from hrseg.export import command as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
@@ -40,6 +40,7 @@ DOCS = {
         "export",
         "reports",
         "tracking",
+        "evaluation",
     )
 }
 MINE = [name for name in DOCS if name != "datasets"]
@@ -49,6 +50,7 @@ COMMANDS = {
     "tools/convert.py": convert.main,
     "tools/export.py": export_command.main,
     "tools/report.py": page.main,
+    "tools/compare.py": compare.main,
 }
 
 

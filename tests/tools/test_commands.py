@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.engine import check_data, evaluate, train
+from hrseg.engine import check_data, compare, evaluate, train
 from hrseg.export import command
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, command.main])
+@pytest.mark.parametrize("main", [train.main, evaluate.main, compare.main, command.main])
 def test_help_shows_calls_that_work(main, capsys):
     assert main(["--help"]) == 0
     assert "examples:" in capsys.readouterr().out
