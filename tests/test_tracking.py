@@ -34,7 +34,7 @@ class FakeRun:
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(monkeypatch, tmp_path):
     """The keyword arguments of each wandb.init, which starts nothing."""
     import wandb
 
@@ -45,6 +45,7 @@ def started(monkeypatch):
         return FakeRun()
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("NETRC", "/nonexistent")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -52,7 +53,7 @@ def html(ours: Run, theirs: Run | None = None) -> str:
         loader=jinja2.PackageLoader("hrseg.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "points": points, "grouped": lambda n: f"{n:,}".replace(",", "\u202f")}
+    environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "plain": json.dumps}
     runs = [run for run in (ours, theirs) if run]
     names = _names(runs)
     return environment.get_template("page.html").render(
@@ -85,6 +86,11 @@ def percent(share: float | None, digits: int = 2) -> str:
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, with its sign."""
     return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def grouped(number: int) -> str:
+    """A whole number with a thin space at the thousands."""
+    return f"{number:,}".replace(",", "\u202f")
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

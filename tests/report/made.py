@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.config import Config
-from hrseg.metrics import ImageCounts, PerImage, confusion_matrix, scores_of
+from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of
 from hrseg.report import examples, facts
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
@@ -38,19 +38,27 @@ class Pictures:
         return image, target, self.names[index]
 
 
-def run(folder: Path, names: list[str], *, wrong: float = 0.2, size: tuple[int, int] = (24, 40)) -> Path:
-    """A run folder over SPACE whose predictions are wrong in about that share of the pixels."""
+def run(
+    folder: Path,
+    names: list[str],
+    *,
+    wrong: float = 0.2,
+    size: tuple[int, int] = (24, 40),
+    space: LabelSpace = SPACE,
+) -> Path:
+    """A run folder whose predictions are wrong in about that share of the pixels."""
     folder.mkdir(parents=True)
-    dataset = Pictures(names, size=size)
-    per_image, collector = PerImage(SPACE), examples.Collector(len(dataset))
+    dataset, multilabel = Pictures(names, space, size), space.task is Task.MULTILABEL
+    count = ConfusionMatrix(3, multilabel=multilabel)
+    per_image, collector = PerImage(space), examples.Collector(len(dataset))
     for index in range(len(dataset)):
         _, target, name = dataset[index]
         rng = np.random.default_rng([7, index])
         amiss = rng.random(target.shape) < wrong * (1 + index) / len(dataset)
-        prediction = np.where(amiss, (target + 1) % 3, target).astype(np.uint8)
+        prediction = np.where(amiss, (target + 1) % (2 if multilabel else 3), target).astype(np.uint8)
         prediction[target == 255] = 0
         collector(index, prediction)
-        per_image.add(index, name, ImageCounts(confusion_matrix(prediction, target, 3, 255)))
+        per_image.add(index, name, ImageCounts(count.update(prediction, target)))
     found = scores_of(per_image).to_plain()
     checkpoint = {"path": "best.pt", "sha256": "0" * 64, "step": 10}
     extra = {"split": "val", "images": len(dataset), "checkpoint": checkpoint, "versions": {"python": "3.11"}}

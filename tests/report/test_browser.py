@@ -10,7 +10,8 @@ import pytest
 
 from hrseg.report import page
 from hrseg.report.examples import Examples
-from tests.report.made import run
+from hrseg.task import LabelSpace, Task
+from tests.report.made import SPACE, run
 
 EVIL = "<script>document.title='run'</script>"
 PIXELS = """(selector) => {
@@ -123,6 +124,21 @@ def test_the_error_map_is_the_difference_of_truth_and_prediction(opened, folders
     truth, prediction = kept.photos[name].truth.unpack().ravel(), kept.predictions[name].unpack().ravel()
     wrong = (truth != prediction) & (truth != 255)
     assert np.array_equal(np.abs(drawn[:, :3].astype(int) - [213, 94, 0]).max(1) <= 2, wrong)
+
+
+def test_labels_that_overlap_are_drawn_in_their_mean_colour(opened, tmp_path):
+    space = LabelSpace(SPACE.classes, Task.MULTILABEL)
+    folder = run(tmp_path / "labels", ["a"], space=space)
+    tab = opened(page.write(folder))
+    tab.locator("#right").get_by_label("truth").check()
+    truth = Examples.load(folder / "examples.npz").photos["a"].truth.unpack().reshape(3, -1)
+    drawn = pixels(tab, "right")
+    both = (truth == [[1], [1], [0]]).all(0)
+    assert both.any() and (np.abs(drawn[both].astype(int) - [64, 32, 135, 255]) <= 1).all()
+    tab.locator("#legend button", has_text="road").click()
+    assert (pixels(tab, "right")[both] == [0, 0, 142, 255]).all()
+    tab.locator("#right").get_by_label("errors").check()
+    assert tab.locator("#confusions").text_content().count("(not there)") == 6
 
 
 def test_names_are_shown_and_not_run(opened, folders):

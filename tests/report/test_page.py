@@ -45,7 +45,7 @@ def test_scores_curves_confusions_and_the_run_card_are_there(tmp_path):
         "Mean IoU in validation",
         "tools/test.py --checkpoint best.pt",
         "python 3.11",
-        "train.batch_size = 8",
+        "train.batch_size=8",
     ):
         assert shown in text, shown
     assert "boundary" not in text.split("<body>")[1].split('id="data"')[0].replace("boundary_", "")
