@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hrseg.errors import DataError, HrsegError
-from hrseg.metrics import DEFINITIONS, PerImage
-from hrseg.metrics.scores import areas, ratio
+from hrseg.metrics import DEFINITIONS, Measure, PerImage, measures
+from hrseg.metrics.scores import areas, mean, ratio
 from hrseg.report.examples import Examples
 from hrseg.tracking import read_log
 
@@ -44,10 +44,9 @@ class Run:
         """The mean IoU of each image, by name."""
         return dict(zip(self.per_image.names, image_ious(self.per_image).tolist(), strict=True))
 
-    def boundary_iou(self) -> float | None:
-        """The mean over the classes that have one."""
-        values = [row["boundary_iou"] for row in self.metrics["classes"] if row.get("boundary_iou") is not None]
-        return sum(values) / len(values) if values else None
+    def measures(self) -> dict[str, Measure]:
+        """Every score of the evidence, by its name in metrics.json."""
+        return measures(self.per_image, self.metrics["definition"])
 
 
 def read(folder: Path) -> Run:
@@ -73,10 +72,9 @@ def read(folder: Path) -> Run:
 
 
 def image_ious(per_image: PerImage) -> np.ndarray:
-    """The mean IoU of each image over the classes that are in its truth or prediction, float64 [N]; NaN for none."""
-    by_class = ratio(*per_image.areas())
-    there = ~np.isnan(by_class)
-    return ratio(np.nansum(by_class, axis=1), there.sum(axis=1))
+    """The mean IoU of each image over the classes that are in its truth, float64 [N]; NaN where none is."""
+    classes = per_image.areas_of(range(len(per_image.space.classes)))
+    return mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
 
 
 def data_hash(per_image: PerImage) -> str:
@@ -102,21 +100,20 @@ class Confusion(NamedTuple):
     cost: float
 
 
-NOTHING = "(not there)"  # the other side of a multilabel mistake
+NOTHING = "(not there)"  # the other side of a multilabel mistake; a prediction that is no class
 
 
 def costliest(run: Run, count: int = 10) -> list[Confusion]:
     """The confusions that cost most mean IoU, the dearest first."""
-    names, total = run.classes, run.per_image.total()
+    names, total = [*run.classes, NOTHING], run.per_image.total()
     intersection, union = areas(total)
     truth = total.sum(axis=-1)
     if run.multilabel:
-        names, (intersection, union, truth) = [*names, NOTHING], (a[:, 1] for a in (intersection, union, truth))
+        intersection, union, truth = (a[:, 1] for a in (intersection, union, truth))
         missed, false = total[:, 1, 0], total[:, 0, 1]
         total = np.zeros((len(names),) * 2, np.int64)
         total[:-1, -1], total[-1, :-1] = missed, false
-    total = total[:, : len(total)]  # a prediction that is no class is taken for none
-    wrong = np.where(np.eye(len(total), dtype=bool), 0, total)
+    wrong = np.where(np.eye(total.shape[0], total.shape[1], dtype=bool), 0, total)
     cost = np.where(wrong > 0, _costs(wrong, intersection, union, DEFINITIONS[run.metrics["definition"]]), 0.0)
     found = []
     for flat in np.argsort(-cost, axis=None, kind="stable")[:count]:

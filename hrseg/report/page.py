@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from hrseg.cli import command, parser
 from hrseg.errors import HrsegError
+from hrseg.metrics import difference, interval
 from hrseg.report import charts, facts
 from hrseg.report.examples import Examples, Labels
 from hrseg.report.facts import Run
-from hrseg.task import LabelSpace
 
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 
@@ -55,15 +55,15 @@ def html(ours: Run, theirs: Run | None = None) -> str:
     )  # fmt: skip
     environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "plain": json.dumps}
     runs = [run for run in (ours, theirs) if run]
-    names = _names(runs)
+    names, same_data = _names(runs), len({facts.data_hash(run.per_image) for run in runs}) == 1
     return environment.get_template("page.html").render(
         title=" against ".join(names),
         names=names,
         looks=LOOKS,
         runs=runs,
         compared=theirs is not None,
-        same_data=len({facts.data_hash(run.per_image) for run in runs}) == 1,
-        headlines=_headlines(runs),
+        same_data=same_data,
+        headlines=_headlines(runs, same_data),
         classes=_classes(runs),
         confusions=_confusions(runs),
         curves=_curves(runs, names),
@@ -98,24 +98,45 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
-def _headlines(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The scores at the top; the first is the main one. Of the others those that were measured."""
-    named: list[tuple[str, str, list[float | None]]] = [
-        ("mean IoU", "of truth and prediction together, the share that is in both", [r.metrics["miou"] for r in runs]),
-        ("pixel accuracy", "pixels that are right", [r.metrics["pixel_accuracy"] for r in runs]),
-        ("class accuracy", "pixels found, mean over classes", [r.metrics["class_accuracy"] for r in runs]),
-        ("boundary IoU", "IoU near outlines, mean over classes", [r.boundary_iou() for r in runs]),
-    ]
-    for kind, told in (("category", "classes in groups"), ("iiou", "each object counts alike")):
-        groups = [[v for v in (r.metrics.get(kind) or {}).values() if v is not None] for r in runs]
-        if all(groups) and (kind != "category" or len(groups[0]) > 1):
-            label = "category IoU" if kind == "category" else "instance-weighted IoU"
-            named.append((label, told, [sum(g) / len(g) for g in groups]))
-    return [
-        {"label": label, "told": told, "values": values, "change": _change(values)}
-        for number, (label, told, values) in enumerate(named)
-        if number == 0 or values[0] is not None
-    ]
+HEADLINES = (  # label, name in metrics.json, what it says
+    ("mean IoU", "miou", "of truth and prediction together, the share that is in both"),
+    ("pixel accuracy", "pixel_accuracy", "pixels that are right"),
+    ("class accuracy", "class_accuracy", "pixels found, mean over classes"),
+    ("boundary IoU", "boundary_miou", "IoU near outlines, mean over classes"),
+    ("category IoU", "category_miou", "classes in groups"),
+    ("instance-weighted IoU", "mean_iiou", "each object counts alike"),
+    ("mean IoU of an image", "image_miou", "mean over the images"),
+    ("the worst tenth", "worst_decile_miou", "the same over the worst tenth of the images"),
+    ("calibration error", "ece", "confidence against accuracy; lower is better"),
+)
+
+
+def _headlines(runs: Sequence[Run], same_data: bool) -> list[dict[str, Any]]:
+    """The scores at the top, those that were measured, with 95 % intervals; the first is the main one.
+
+    The interval of a difference is known where both runs were scored on the same data.
+    """
+    measured = [run.measures() for run in runs]
+    found = []
+    for label, name, told in HEADLINES:
+        if not all(name in of_run for of_run in measured):
+            continue
+        values = [float(of_run[name].value()) for of_run in measured]
+        paired = (
+            difference([measured[0][name]], [measured[-1][name]], runs[0].per_image.clusters) if same_data else None
+        )
+        found.append(
+            {
+                "label": label,
+                "told": told,
+                "values": values,
+                "intervals": [interval(m[name], r.per_image.clusters) for m, r in zip(measured, runs, strict=True)],
+                "change": values[0] - values[-1],
+                "change_interval": paired.interval if paired else None,
+                "better": np.sign(values[0] - values[-1]) * (-1 if name == "ece" else 1),
+            }
+        )
+    return found
 
 
 def _change(values: Sequence[float | None]) -> float | None:
@@ -127,12 +148,11 @@ def _classes(runs: Sequence[Run]) -> dict[str, Any]:
     """The class table: a row a class, with a value a run."""
     tables = [run.metrics["classes"] for run in runs]
     pixels = sum(row["pixels"] for row in tables[0]) or 1
-    space = _space(runs)
-    colors = space.classes if space else None
+    classes = runs[0].per_image.space.classes
     rows = [
         {
             "name": row["name"],
-            "color": "rgb({},{},{})".format(*colors[number].color) if colors else None,
+            "color": "rgb({},{},{})".format(*classes[number].color),
             "iou": [table[number]["iou"] for table in tables],
             "accuracy": [table[number]["accuracy"] for table in tables],
             "boundary": [table[number].get("boundary_iou") for table in tables],
@@ -142,10 +162,6 @@ def _classes(runs: Sequence[Run]) -> dict[str, Any]:
         for number, row in enumerate(tables[0])
     ]
     return {"rows": rows, "boundary": any(v is not None for row in rows for v in row["boundary"])}
-
-
-def _space(runs: Sequence[Run]) -> LabelSpace | None:
-    return next((run.examples.space for run in runs if run.examples), None)
 
 
 def _confusions(runs: Sequence[Run]) -> list[dict[str, Any]]:

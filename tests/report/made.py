@@ -45,8 +45,9 @@ def run(
     wrong: float = 0.2,
     size: tuple[int, int] = (24, 40),
     space: LabelSpace = SPACE,
+    boundary: np.ndarray | None = None,
 ) -> Path:
-    """A run folder whose predictions are wrong in about that share of the pixels."""
+    """A run folder whose predictions are wrong in about that share of the pixels. boundary: of each image."""
     folder.mkdir(parents=True)
     dataset, multilabel = Pictures(names, space, size), space.task is Task.MULTILABEL
     count = ConfusionMatrix(3, multilabel=multilabel)
@@ -58,7 +59,7 @@ def run(
         prediction = np.where(amiss, (target + 1) % (2 if multilabel else 3), target).astype(np.uint8)
         prediction[target == 255] = 0
         collector(index, prediction)
-        per_image.add(index, name, ImageCounts(count.update(prediction, target)))
+        per_image.add(index, name, ImageCounts(count.update(prediction, target), boundary))
     found = scores_of(per_image).to_plain()
     checkpoint = {"path": "best.pt", "sha256": "0" * 64, "step": 10}
     extra = {"split": "val", "images": len(dataset), "checkpoint": checkpoint, "versions": {"python": "3.11"}}

@@ -19,7 +19,7 @@ from tests.report.made import SPACE, run
 def run_of(confusion: np.ndarray, definition: str = "cityscapes") -> facts.Run:
     task = Task.MULTILABEL if confusion.ndim == 3 else Task.MULTICLASS
     space = LabelSpace(tuple(SegmentationClass(f"c{i}", (0, 0, 0)) for i in range(len(confusion))), task)
-    per_image = PerImage(space)
+    per_image = PerImage(space, void_predictions=confusion.shape[-1] > confusion.shape[-2])
     per_image.add(0, "a", ImageCounts(confusion))
     names = [{"name": f"c{i}"} for i in range(len(confusion))]
     return facts.Run(Path("x"), {"classes": names, "definition": definition}, per_image, [], None)
@@ -55,11 +55,17 @@ def test_the_cost_of_a_missed_label_and_of_one_seen_where_it_is_not():
     assert costs["c0", facts.NOTHING].share == 0.5 and costs[facts.NOTHING, "c0"].share is None
 
 
-def test_an_image_is_scored_over_the_classes_that_it_has():
+def test_predictions_that_are_no_class_cost_too():
+    confusion = np.array([[6, 0, 2], [0, 4, 0]])
+    (only,) = facts.costliest(run_of(confusion))
+    assert only == ("c0", facts.NOTHING, 2, 0.25, pytest.approx((1 - 6 / 8) / 2))
+
+
+def test_an_image_is_scored_over_the_classes_of_its_truth():
     per_image = PerImage(SPACE)
-    per_image.add(0, "a", ImageCounts(np.array([[6, 2, 0], [0, 2, 0], [0, 0, 0]])))
+    per_image.add(0, "a", ImageCounts(np.array([[6, 2, 1], [0, 2, 0], [0, 0, 0]])))
     per_image.add(1, "empty", ImageCounts(np.zeros((3, 3), int)))
-    assert facts.image_ious(per_image)[0] == pytest.approx((6 / 8 + 2 / 4) / 2)
+    assert facts.image_ious(per_image)[0] == pytest.approx((6 / 9 + 2 / 4) / 2)
     assert np.isnan(facts.image_ious(per_image)[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
 from hrseg.errors import HrsegError
@@ -52,13 +53,9 @@ def test_scores_curves_confusions_and_the_run_card_are_there(tmp_path):
 
 
 def test_boundary_iou_has_a_figure_and_a_column_where_it_was_measured(tmp_path):
-    folder = run(tmp_path / "mine", ["a", "b"])
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for row, value in zip(metrics["classes"], (0.5, None, 0.25), strict=True):
-        row["boundary_iou"] = value
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    text = page.write(folder).read_text()
-    assert "boundary IoU %" in text and "<b>37.50</b>" in text
+    boundary = np.array([[5, 0, 1], [10, 0, 4]])  # intersection and union: IoU 50 %, absent, 25 %
+    text = page.write(run(tmp_path / "mine", ["a", "b"], boundary=boundary)).read_text()
+    assert "boundary IoU %" in text and "<b>37.50</b>" in text and "<div>25.00</div>" in text
 
 
 def test_two_runs_stand_side_by_side_with_their_differences(tmp_path):
@@ -70,7 +67,7 @@ def test_two_runs_stand_side_by_side_with_their_differences(tmp_path):
     text = path.read_text()
     before = json.loads((theirs / "metrics.json").read_text())["miou"]
     assert path.name == "report_against_old.html"
-    assert f"{100 * (metrics['miou'] - before):+.2f}" in text
+    assert f"{100 * (metrics['miou'] - before):+.2f}" in text and "95 % interval of the difference +" in text
     assert re.search(r"<code>optim\.lr</code></th><td><code>0\.123</code></td><td><code>0\.01</code>", text)
     assert "not scored on the same images" not in text
     assert "not scored on the same images" in page.write(ours, run(tmp_path / "other", ["x", "y"])).read_text()
