@@ -125,6 +125,7 @@ def _headlines(runs: Sequence[Run], same_data: bool) -> list[dict[str, Any]]:
         paired = (
             difference([measured[0][name]], [measured[-1][name]], runs[0].per_image.clusters) if same_data else None
         )
+        sign = -1 if name == "ece" else 1
         found.append(
             {
                 "label": label,
@@ -133,7 +134,8 @@ def _headlines(runs: Sequence[Run], same_data: bool) -> list[dict[str, Any]]:
                 "intervals": [interval(m[name], r.per_image.clusters) for m, r in zip(measured, runs, strict=True)],
                 "change": values[0] - values[-1],
                 "change_interval": paired.interval if paired else None,
-                "better": np.sign(values[0] - values[-1]) * (-1 if name == "ece" else 1),
+                # Coloured is what the data show, or where they cannot say.
+                "better": 0 if paired and paired.interval and not paired.shown else sign * (values[0] - values[-1]),
             }
         )
     return found
