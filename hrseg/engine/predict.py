@@ -170,7 +170,9 @@ class _problems:
 
 def _show(bar: Any, done: Done, text: str = "") -> None:
     confidence = f"sure {done.confidence / max(1, done.seen):.2f}"
-    bar.set_postfix_str(", ".join(filter(None, (confidence, text))), refresh=bool(text))
+    bar.set_postfix_str(", ".join(filter(None, (confidence, text))), refresh=False)
+    if time.time() - bar.last_print_t >= bar.mininterval:
+        bar.refresh()
 
 
 def _images(
