@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import hrseg
 from hrseg import config, losses
 from hrseg.data import checks, toycity
-from hrseg.engine import compare, evaluate, train
+from hrseg.engine import compare, evaluate, predict, serve, train
 from hrseg.export import command as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
@@ -38,6 +38,7 @@ DOCS = {
         "extending",
         "datasets",
         "export",
+        "predict",
         "reports",
         "tracking",
         "evaluation",
@@ -49,6 +50,8 @@ COMMANDS = {
     "tools/test.py": evaluate.main,
     "tools/convert.py": convert.main,
     "tools/export.py": export_command.main,
+    "tools/predict.py": predict.main,
+    "tools/serve.py": serve.main,
     "tools/report.py": page.main,
     "tools/compare.py": compare.main,
 }

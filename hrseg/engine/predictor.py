@@ -263,11 +263,21 @@ class Prediction:
         """The colours of the classes."""
         return Image.fromarray(pictures.colored(self.labels, self.space))
 
-    def save(self, folder: str | Path, name: str = "prediction", *, probabilities: bool = False) -> list[Path]:
-        """Write ids/, colors/ and overlay/ as `tools/predict.py` does, under this name; returns the files."""
+    def save(
+        self,
+        folder: str | Path,
+        name: str = "prediction",
+        *,
+        colors: bool = True,
+        overlay: bool = True,
+        probabilities: bool = False,
+    ) -> list[Path]:
+        """Write ids/, colors/ and overlay/ as `tools/predict.py` does; returns the files, class indices first."""
         size = (self.labels.shape[-2], self.labels.shape[-1])
         kept = self.probabilities if probabilities else None
-        with PredictionWriter(Path(folder), name, self.space, size, probabilities=probabilities) as writer:
+        with PredictionWriter(
+            Path(folder), name, self.space, size, colors=colors, overlay=overlay, probabilities=probabilities
+        ) as writer:
             writer.write(Band(0, self.image, self.labels, kept, 0.0))
         return writer.paths
 

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ MAX_MIB = 50
 MAX_PIXELS = 50_000_000
 SHOWN = 2048  # pixels of the longer side of the overlay on the page
 HOUR_S = 3600
+KEPT = 16
 # Nothing but this server: gradio's page would fetch fonts and a script from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -37,6 +39,8 @@ def page(predictor: Predictor, title: str) -> Any:
     except ImportError:
         raise HrsegError("gradio", "is not installed.", "pip install 'hrseg[serve]'.") from None
 
+    results = Results()
+
     def segment(path: str | None) -> tuple[Image.Image | None, str, str | None]:
         if path is None:
             return None, "", None
@@ -46,7 +50,7 @@ def page(predictor: Predictor, title: str) -> Any:
             raise gradio.Error(f"{error.what} {error.way_out}".strip(), print_exception=False) from None
         overlay = prediction.overlay()
         overlay.thumbnail((SHOWN, SHOWN))
-        return overlay, described(prediction), str(_indices(prediction, Path(path).stem))
+        return overlay, described(prediction), str(results.add(prediction, Path(path).stem))
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR_S, HOUR_S)) as blocks:
         gradio.Markdown(
@@ -67,9 +71,18 @@ def described(prediction: Prediction) -> str:
     return f"{prediction.legend()}{notes}"
 
 
-def _indices(prediction: Prediction, stem: str) -> Path:
-    folder = tempfile.mkdtemp(prefix="hrseg-", dir=os.environ.get("GRADIO_TEMP_DIR"))
-    return prediction.save(folder, stem or "picture")[0]
+class Results:
+    """Class indices as files, for the page to take over; the last few are kept."""
+
+    def __init__(self) -> None:
+        self._folders: deque[tempfile.TemporaryDirectory] = deque()
+
+    def add(self, prediction: Prediction, name: str) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="hrseg-")
+        self._folders.append(folder)
+        if len(self._folders) > KEPT:
+            self._folders.popleft().cleanup()
+        return prediction.save(folder.name, name or "picture", colors=False, overlay=False)[0]
 
 
 def start(
@@ -136,7 +149,8 @@ def main(argv: Sequence[str]) -> int:
     add("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_args(argv)
     predictor = Predictor(args.checkpoint, args.device, max_pixels=args.max_pixels, trust_code=args.trust_code)
-    title = Path(args.checkpoint[0]).resolve().stem
+    path = Path(args.checkpoint[0])
+    title = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
     blocks, url = start(predictor, title, host=args.host, port=args.port, max_mib=args.max_mib)
     if not _is_loopback(args.host):
         print(f"{args.host}: whoever reaches this machine can use the page, there is no password.", file=sys.stderr)
