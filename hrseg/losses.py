@@ -63,6 +63,13 @@ class OhemCrossEntropyLoss(nn.Module):
         loss, self.kept_share = _ohem(logits, target, self.thresh, self.min_kept, self.ignore_index, self.weight)
         return loss
 
+    def kept(self, logits: Tensor, target: Tensor) -> Tensor:
+        """bool [N, H, W]: the pixels that the loss of these logits and this target is averaged over."""
+        losses = F.cross_entropy(
+            _at_least_fp32(logits), target.long(), ignore_index=self.ignore_index, reduction="none"
+        )
+        return _kept(losses, target.long() == self.ignore_index, self.thresh, self.min_kept)
+
 
 def _ohem(
     logits: Tensor, target: Tensor, thresh: float, min_kept: int | float, ignore_index: int, weight: Tensor | None
@@ -73,14 +80,18 @@ def _ohem(
     losses = F.cross_entropy(_at_least_fp32(logits), target, ignore_index=ignore_index, reduction="none")
     with torch.no_grad():
         ignored = target == ignore_index
-        hardness = losses.masked_fill(ignored, -1.0)  # below every loss
-        # `not below or equal` rather than `above`: a NaN is kept, and so seen in the loss.
-        kept = ~(hardness <= _easiest_kept(hardness, ignored, thresh, min_kept))
+        kept = _kept(losses, ignored, thresh, min_kept)
         count = kept.sum()
         share = count / (~ignored).sum().clamp(min=1)
     if weight is not None:
         losses = losses * weight.to(losses)[target.masked_fill(ignored, 0)]
     return torch.where(kept, losses, 0.0).sum() / count.clamp(min=1), share
+
+
+def _kept(losses: Tensor, ignored: Tensor, thresh: float, min_kept: int | float) -> Tensor:
+    hardness = losses.masked_fill(ignored, -1.0)  # below every loss
+    # `not below or equal` rather than `above`: a NaN is kept, and so seen in the loss.
+    return ~(hardness <= _easiest_kept(hardness, ignored, thresh, min_kept))
 
 
 def _easiest_kept(hardness: Tensor, ignored: Tensor, thresh: float, min_kept: int | float) -> Tensor | float:
@@ -309,6 +320,20 @@ class LossValue(NamedTuple):
     total: Tensor
     terms: dict[str, Tensor]
     kept_share: Tensor | None
+
+
+def pixel_losses(logits: Tensor, target: Tensor, space: LabelSpace) -> Tensor:
+    """Cross entropy of each pixel, float [N, H, W]; of a binary or multilabel task the mean over labels; ignored: 0.
+
+    logits: float [N, K, H, W]. target: integer [N, H, W], or {0, 1, ignore} [N, L, H, W].
+    """
+    logits = _at_least_fp32(logits)
+    if space.task is Task.MULTICLASS:
+        return F.cross_entropy(logits, target.long(), ignore_index=space.ignore_index, reduction="none")
+    target = _like_logits(target, logits)
+    ignored = target == space.ignore_index
+    losses = F.binary_cross_entropy_with_logits(logits, target.masked_fill(ignored, 0).to(logits), reduction="none")
+    return losses.masked_fill(ignored, 0.0).sum(1) / (~ignored).sum(1).clamp(min=1)
 
 
 class CombinedLoss(nn.Module):

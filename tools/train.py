@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tools/train.py CONFIG [key=value ...] [--resume [auto|PATH]]: train a model."""
+"""tools/train.py CONFIG [key=value ...] [--resume [auto|PATH]] [--replay STEP]: train a model."""
 
 import sys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hrseg import distributed
 from hrseg.data.loader import Batch
 from hrseg.engine.run import Run, StepResult, is_finite
 from hrseg.errors import HrsegError
+
+log = logging.getLogger(__name__)
 
 SKIPPED_AT_MOST = 10  # iterations in a row
 KEPT_AT_MOST = 20  # batches in a run folder
@@ -47,13 +50,12 @@ class FiniteWatch:
             self._in_a_row = 0
             return None
         mine, others = bool(self._loss_is_bad), distributed.gather(bool(self._loss_is_bad))
-        images, path = self._keep(step, mine or not any(others))
+        images, name = self._keep(step, mine or not any(others))
         self._forget()
         self._in_a_row += 1
+        reason = f"the {'loss' if any(others) else 'gradient'} is not finite"
         named = ", ".join(images[:NAMED_AT_MOST]) + (", ..." if len(images) > NAMED_AT_MOST else "")
-        what = f"the {'loss' if any(others) else 'gradient'} is not finite on images {named}."
-        if path is not None:
-            what += f" The batch is in {path}."
+        what = f"{reason} on images {named}." + (f" The batch is in {self._folder / name}." if name else "")
         if self._run.config.train.on_nonfinite == "stop":
             way_out = (
                 "A lower optim.lr, optim.warmup, train.clip_norm or train.precision=fp32 usually helps; "
@@ -63,26 +65,26 @@ class FiniteWatch:
         if self._in_a_row > SKIPPED_AT_MOST:
             what += f" It is so for {self._in_a_row} iterations in a row."
             raise HrsegError(f"iteration {step}", what, "Go on from the last checkpoint with a lower optim.lr.")
+        if distributed.is_main():
+            log.warning("Iteration %d is skipped: %s", step, what)
         epoch = step / self._run.epoch_length
-        return {"step": step, "epoch": epoch, "kind": "skipped", "images": images, "reason": what}
+        return {"step": step, "epoch": epoch, "kind": "skipped", "reason": reason, "images": images, "batch": name}
 
-    def _keep(self, step: int, concerned: bool) -> tuple[list[str], Path | None]:
-        """Save this process's batch if it is concerned. Returns the names of the images of all that are, and where."""
+    def _keep(self, step: int, concerned: bool) -> tuple[list[str], str | None]:
+        """Save this process's batch if it is concerned. Returns all such images and the first file."""
         (batch,) = self._run.batches(step - 1, step, workers=0)  # the same again, without keeping every batch
         several = distributed.world_size() > 1
-        name = f"iteration_{step}" + (f"_process_{distributed.rank()}" if several else "")
-        path = None
-        if concerned:
-            path = save_batch(self._folder / "failures" / f"{name}.npz", batch, step)
-        found = distributed.gather((batch.names if concerned else (), path))
-        return [n for names, _ in found for n in names], next((p for _, p in found if p is not None), None)
+        name = f"failures/iteration_{step}" + (f"_process_{distributed.rank()}" if several else "") + ".npz"
+        saved = concerned and save_batch(self._folder / name, batch, step)
+        found = distributed.gather((batch.names if concerned else (), name if saved else None))
+        return [n for names, _ in found for n in names], next((f for _, f in found if f), None)
 
 
-def save_batch(path: Path, batch: Batch, step: int) -> Path | None:
-    """Write a batch as npz (image, target, names, indices, step), if the folder does not hold many already."""
+def save_batch(path: Path, batch: Batch, step: int) -> bool:
+    """Write a batch as npz (image, target, names, indices, step), unless the folder holds as many as it may."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(list(path.parent.glob("*.npz"))) >= KEPT_AT_MOST:
-        return None
+        return False
     assert batch.target is not None
     np.savez_compressed(
         path,
@@ -92,4 +94,4 @@ def save_batch(path: Path, batch: Batch, step: int) -> Path | None:
         indices=np.array(batch.indices),
         step=step,
     )
-    return path
+    return True

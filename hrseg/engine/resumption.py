@@ -83,29 +83,35 @@ def latest(checkpoints: Path) -> ResumePoint | None:
     Raises WeightsError if all are damaged.
     """
     last, *older = (checkpoints / name for name in checkpoint.NAMES)
-    problems = []
-    if last.exists():
-        try:
-            return ResumePoint(last, checkpoint.load(last))
-        except WeightsError as error:
-            problems.append(error)
-    sound = []
-    for path in older:
-        if path.exists():
-            try:
-                sound.append(ResumePoint(path, checkpoint.load(path)))
-            except WeightsError as error:
-                problems.append(error)
-    if not sound and problems:
+    problems: list[WeightsError] = []
+    found = _read([last], problems) or _read(older, problems)
+    if not found and problems:
         raise WeightsError(problems[0].where, problems[0].what, "No older checkpoint is sound: begin anew elsewhere.")
-    if not sound:
+    if not found:
         return None
-    point = max(sound, key=lambda p: p.saved["step"])
-    if distributed.is_main():
+    point = max(found, key=lambda p: p.saved["step"])
+    if problems and distributed.is_main():
         for problem in problems:
             log.warning("%s: %s", problem.where, problem.what)
         log.warning("Going on from the older %s, iteration %d.", point.path, point.saved["step"])
     return point
+
+
+def sound(checkpoints: Path) -> list[ResumePoint]:
+    """All checkpoints of a run's folder that can be read."""
+    return _read([checkpoints / name for name in checkpoint.NAMES], [])
+
+
+def _read(paths: list[Path], problems: list[WeightsError]) -> list[ResumePoint]:
+    """The checkpoints that exist and are sound; what is wrong with the others is added to `problems`."""
+    found = []
+    for path in paths:
+        if path.exists():
+            try:
+                found.append(ResumePoint(path, checkpoint.load(path)))
+            except WeightsError as error:
+                problems.append(error)
+    return found
 
 
 def changed_settings(saved: Mapping[str, Any], config: Config) -> list[Change]:

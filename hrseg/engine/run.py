@@ -58,6 +58,15 @@ class StepResult(NamedTuple):
     grad_norm: Tensor
     stepped: bool = True
 
+    def means(self) -> dict[str, float]:
+        """The figures of log.jsonl, means over all processes."""
+        values = {"loss": self.loss, **{f"loss_{name}": value for name, value in self.terms.items()}}
+        values |= {} if self.kept_share is None else {"kept_share": self.kept_share}
+        values["grad_norm"] = self.grad_norm
+        stacked = torch.stack([value.float() for value in values.values()])
+        means = distributed.sum_over_ranks(stacked) / distributed.world_size()
+        return dict(zip(values, means.tolist(), strict=True))
+
 
 def training_step(
     loss_of_batch: nn.Module,

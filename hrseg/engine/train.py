@@ -26,6 +26,7 @@ from hrseg.engine import checkpoint, resumption
 from hrseg.engine.evaluate import Interrupted, ValidationPictures, evaluate, set_up, write_evidence
 from hrseg.engine.failures import FiniteWatch
 from hrseg.engine.infer import Inference
+from hrseg.engine.replay import replay
 from hrseg.engine.run import Run, State, StepResult, training_step
 from hrseg.errors import HrsegError
 from hrseg.report import page, pictures
@@ -142,7 +143,9 @@ def _train(
                 if (run.reads_each_step or log_due or val_due or save_due) and (skipped := watch.record()):
                     tracker.log(skipped)
                 if log_due:
-                    record = _record(result, state.step, run.epoch_length, lr, clock)
+                    epoch = state.step / run.epoch_length
+                    figures = {**result.means(), "lr": lr, **clock.read()}
+                    record = {"step": state.step, "epoch": epoch, "kind": "train", **figures}
                     tracker.log(record)
                     bar.set_postfix(_postfix(record, state), refresh=False)
                 bar.update()
@@ -268,16 +271,6 @@ class _Stop:
             signal.signal(number, handler)
 
 
-def _record(result: StepResult, step: int, epoch_length: int, lr: float, clock: _Clock) -> dict[str, Any]:
-    """The line of log.jsonl for one iteration; loss and kept share are means over all processes."""
-    optional = {"kept_share": result.kept_share, "grad_norm": result.grad_norm}
-    values = {"loss": result.loss, **{f"loss_{k}": v for k, v in result.terms.items()}}
-    values |= {k: v for k, v in optional.items() if v is not None}
-    means = distributed.sum_over_ranks(torch.stack([v.float() for v in values.values()])) / distributed.world_size()
-    numbers = dict(zip(values, means.tolist(), strict=True))
-    return {"step": step, "epoch": step / epoch_length, "kind": "train", **numbers, "lr": lr, **clock.read()}
-
-
 def _postfix(record: dict[str, Any], state: State) -> dict[str, str]:
     shown = {"loss": f"{record['loss']:.3f}"}
     if "kept_share" in record:
@@ -329,6 +322,7 @@ def main(argv: Sequence[str]) -> int:
         "  tools/train.py configs/demo.yaml\n"
         "  tools/train.py configs/cityscapes.yaml data.root=/data/cityscapes train.batch_size=8 optim.lr=0.007\n"
         "  tools/train.py configs/cityscapes.yaml --resume\n"
+        "  tools/train.py configs/cityscapes.yaml --replay 1200\n"
         "  torchrun --nproc-per-node=4 tools/train.py configs/cityscapes.yaml",
     )
     arguments.add_argument("config", metavar="CONFIG", help="a YAML file; configs/ has some")
@@ -340,11 +334,18 @@ def main(argv: Sequence[str]) -> int:
         "--resume", nargs="?", const="auto", metavar="auto|PATH",
         help="go on where the run folder's last checkpoint, or the one at PATH, ends",
     )  # fmt: skip
+    arguments.add_argument(
+        "--replay", type=int, metavar="STEP",
+        help="do a past iteration again and draw its batch, the loss of each pixel, what OHEM kept; alters nothing",
+    )  # fmt: skip
     args = arguments.parse_intermixed_args(argv)
     if args.resume and "=" in args.resume and not Path(args.resume).exists():  # --resume key=value
         args.settings, args.resume = [args.resume, *args.settings], "auto"
     config = settings.load(args.config, args.settings)
     folder = config.run.dir or Path("runs") / Path(args.config).stem
+    if args.replay is not None:
+        replay(config, folder, args.replay)
+        return 0
     state = train(config, folder, resume=args.resume)
     if distributed.rank_from_environment() == 0 and state.best["miou"] is not None:
         print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")

@@ -75,3 +75,35 @@ def save_checkpoint(path, seed=0, names=tuple(COLORS), task="multiclass", channe
 def saved(tmp_path_factory):
     """The path of such a checkpoint, for ground, box and disc."""
     return save_checkpoint(tmp_path_factory.mktemp("saved") / "net.pt")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Twelve training and three validation images, 32 x 64; a YAML file that trains on them for eight iterations.
+
+    An epoch has three iterations; validations and checkpoints come at others.
+    """
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for number in range(15):
+        mask = np.zeros((32, 64), np.uint8)
+        y, x = rng.integers(0, 16), rng.integers(0, 48)
+        mask[y : y + 16, x : x + 16] = 1
+        image = np.where(mask[..., None] == 1, (220, 40, 40), (90, 90, 90)) + rng.integers(0, 30, (32, 64, 3))
+        for folder, picture in (("images", image.astype(np.uint8)), ("masks", mask)):
+            path = root / folder / ("train" if number < 12 else "val") / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    (root / "classes.yaml").write_text(yaml.safe_dump(["ground", "box"]))
+    settings = {
+        "model": {"encoder": "hrnetv2_w18_small_v1"},
+        "data": {"dataset": "folder", "root": str(root), "workers": 0, "check": False},
+        "augment": {"scale": [0.75, 1.25], "crop": [32, 64], "extra": [{"name": "GaussNoise", "p": 0.5}]},
+        "loss": [{"name": "ohem", "min_kept": 0.2}],
+        "optim": {"name": "adamw", "lr": 0.003, "warmup": 3},
+        "train": {"iterations": 8, "batch_size": 4, "log_every": 1, "val_every": 4, "checkpoint_every": 3},
+        "run": {"threads": 1},
+    }
+    path = root / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
