@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from hrseg.engine import checkpoint, resumption
 from hrseg.engine import train as training
 from hrseg.engine.run import Run
 from hrseg.errors import DataError, WeightsError
+from tests.conftest import ROOT
 from tests.engine.processes import (
     Training,
     assert_same_run,
@@ -418,3 +420,25 @@ def test_a_restarted_run_goes_on_by_itself(tiny, unbroken, tmp_path, monkeypatch
     elastic(2, 1, words, {}, str(output), Fails(1, 5, marker=tmp_path / "died"))
     assert (tmp_path / "died").exists() and "going on after iteration 3 of 8" in output.read_text()
     assert_same_run(unbroken(settings, 2), tmp_path / "run")
+
+
+@pytest.mark.long
+def test_torchrun_restarts_a_run_whose_process_was_killed(tiny, unbroken, tmp_path):
+    """And where none are left, a kill ends it with the reason."""
+    settings, folder = EVERYTHING[:2], tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    words = ["tools/train.py", str(tiny), *settings, "train.checkpoint_every=1", f"run.dir={folder}"]
+    output = (tmp_path / "said.txt").open("w")
+    run = subprocess.Popen([*command, *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    for step in (2, 4):
+        while last_step(folder) < step and run.poll() is None:
+            time.sleep(0.01)
+        victim = subprocess.check_output(["pgrep", "--parent", str(run.pid), "--newest"], text=True)
+        os.kill(int(victim), signal.SIGKILL)
+    assert run.wait(timeout=300) == 1
+    said = (tmp_path / "said.txt").read_text()
+    assert "going on after iteration" in said and re.search(r"Signal 9 \(SIGKILL\)", said)
+
+    done = subprocess.run([*command, *words, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(unbroken((*settings, "train.checkpoint_every=1"), 2), folder)
