@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -14,6 +15,8 @@ import numpy as np
 from hrseg.errors import DataError
 from hrseg.metrics.calibration import BINS
 from hrseg.task import LabelSpace, Task
+
+PACKED = 1000  # images that are compressed together in memory
 
 
 class ImageCounts(NamedTuple):
@@ -72,7 +75,17 @@ class PerImage:
         self.space, self.definition, self.void_predictions = space, definition, void_predictions
         self.instance_classes, self.instance_categories = tuple(instance_classes), tuple(instance_categories)
         self.boundary_ratio = boundary_ratio
-        self._images: dict[int, _Image] = {}
+        # Of 200 000 small images Python's objects would fill the memory: those already counted are kept as on disk.
+        self._recent: dict[int, _Image] = {}
+        self._packed: list[bytes] = []
+
+    @property
+    def _images(self) -> dict[int, _Image]:
+        packed, self._packed = self._packed, []
+        for block in packed:
+            with np.load(io.BytesIO(block), allow_pickle=False) as file:
+                self._fill(**file)
+        return self._recent
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,8 +104,8 @@ class PerImage:
         was measured here and not there.
         """
         confusion = np.asarray(counts.confusion)
-        if index in self._images:
-            raise ValueError(f"image {index} ({name}) was counted before, as {self._images[index].name}")
+        if index in self._recent:
+            raise ValueError(f"image {index} ({name}) was counted before, as {self._recent[index].name}")
         if confusion.shape != self.shape:
             raise ValueError(f"the matrix of {name} is {list(confusion.shape)}, not {list(self.shape)}")
         cells = np.flatnonzero(confusion)
@@ -101,11 +114,17 @@ class PerImage:
         for key, value in others.items():
             if value.shape != self._shapes()[key]:
                 raise ValueError(f"the {key} of {name} is {list(value.shape)}, not {list(self._shapes()[key])}")
-        if self._images and others.keys() != set(self.measured):
-            raise ValueError(f"{name} has {sorted(others)} measured, the others {self.measured}")
-        self._images[index] = _Image(
+        usual = next(iter(self._recent.values())).others if self._recent else others
+        if others.keys() != usual.keys():
+            raise ValueError(f"{name} has {sorted(others)} measured, the others {sorted(usual)}")
+        self._recent[index] = _Image(
             name, name if cluster is None else cluster, cells, confusion.ravel()[cells].astype(np.int64), others
         )
+        if len(self._recent) >= PACKED:
+            block, packed = io.BytesIO(), self._packed
+            self._packed = []
+            np.savez_compressed(block, **self._arrays())
+            self._recent, self._packed = {}, [*packed, block.getvalue()]
 
     @classmethod
     def merge(cls, parts: Iterable[PerImage]) -> PerImage:
@@ -225,22 +244,23 @@ class PerImage:
     def save(self, path: str | Path) -> None:
         """Write `per_image.npz`: compressed, plain arrays, replaced whole or not at all."""
         path = Path(path)
-        images = [self._images[index] for index in self.indices]
         header = {"format": 1, **self.space.to_plain(), **self._meaning()}
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with unfinished.open("wb") as file:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps(header)),
-                indices=np.array(self.indices, np.int64),
-                names=np.array(self.names, np.str_),
-                clusters=np.array(self.clusters, np.str_),
-                starts=np.cumsum([0, *(len(image.cells) for image in images)]),
-                cells=np.concatenate([np.zeros(0, np.int64), *(image.cells for image in images)]),
-                pixels=np.concatenate([np.zeros(0, np.int64), *(image.pixels for image in images)]),
-                **{key: self.stacked(key) for key in self.measured},  # type: ignore[arg-type]
-            )
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **self._arrays())
         unfinished.replace(path)
+
+    def _arrays(self) -> dict[str, Any]:
+        images = [self._images[index] for index in self.indices]
+        return {
+            "indices": np.array(self.indices, np.int64),
+            "names": np.array(self.names, np.str_),
+            "clusters": np.array(self.clusters, np.str_),
+            "starts": np.cumsum([0, *(len(image.cells) for image in images)]),
+            "cells": np.concatenate([np.zeros(0, np.int64), *(image.cells for image in images)]),
+            "pixels": np.concatenate([np.zeros(0, np.int64), *(image.pixels for image in images)]),
+            **{key: self.stacked(key) for key in self.measured},
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> PerImage:
@@ -273,7 +293,9 @@ class PerImage:
             if own.size and not 0 <= own.min() <= own.max() < np.prod(self.shape):
                 raise ValueError(f"cells of {name} lie outside the matrix")
             measured = {key: value[position] for key, value in others.items()}
-            self._images[index] = _Image(name, str(clusters[position]), own, pixels[part], measured)
+            if index in self._recent:
+                raise ValueError(f"image {index} ({name}) was counted twice")
+            self._recent[index] = _Image(name, str(clusters[position]), own, pixels[part], measured)
 
     def _meaning(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from torch import nn
 
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.cityscapes_labels import id_to_train_id
+from hrseg.data.folder import Folder
 from hrseg.data.toycity import write as write_toycity
 from hrseg.engine import evaluate as evaluation
 from hrseg.engine import train as training
@@ -29,7 +31,7 @@ from hrseg.engine.judge import Judge, cluster_of
 from hrseg.engine.predictions import Predictions, Submission, find
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import PerImage, scores_of
-from hrseg.task import Normalisation, Task
+from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 from tests.engine import official_judge
 from tests.engine.official_judge import judged
 
@@ -312,6 +314,38 @@ def test_what_belongs_together_is_a_setting(tmp_path):
         cluster_of(dataset, 0, "patient")
 
 
+@pytest.mark.parametrize("ids", [None, "classes", "labels"])
+def test_a_folder_of_ones_own_is_scored_from_files_too(shapes, tmp_path, ids):
+    """Its masks are the best predictions; the ignore index in one is a miss, if the truth counts there."""
+    dataset = Folder(shapes, "val")
+    for name, path in zip(dataset.names, dataset.targets, strict=True):
+        mask = np.array(Image.open(path))
+        mask[1] = 255
+        save(tmp_path / "files" / f"{name}.png", mask)
+    found = scores_of(scored(dataset, tmp_path / "files", ids=ids))
+    assert found.pixel_accuracy == pytest.approx(46 / 47)  # the first of 48 rows does not count
+    assert [c.iou for c in found.classes[1:]] == [1, 1]
+
+
+def test_overlapping_labels_are_judged_one_by_one():
+    rng = np.random.default_rng(0)
+    target, prediction = (rng.integers(0, 2, (3, 30, 40)).astype(np.uint8) for _ in range(2))
+    target[:, :3] = 255
+    classes = tuple(SegmentationClass(name, (0, 0, 0)) for name in "abc")
+
+    def judge(space):
+        return Judge(SimpleNamespace(space=space, names=["one"]))
+
+    together = judge(LabelSpace(classes, Task.MULTILABEL))
+    together.add(0, prediction, target)
+    found = together.evaluation().scores
+    for label in range(3):
+        alone = judge(LabelSpace(classes[:2], Task.BINARY))
+        alone.add(0, prediction[label], target[label])
+        expected = alone.evaluation().scores.classes[1]
+        assert (found.classes[label].iou, found.classes[label].boundary_iou) == (expected.iou, expected.boundary_iou)
+
+
 @pytest.mark.long
 def test_the_judge_in_an_environment_of_its_own_agrees_on_the_whole_toy_city(tmp_path):
     """With the numpy it was written for; the toy city of the demo, 60 validation images."""
@@ -319,7 +353,7 @@ def test_the_judge_in_an_environment_of_its_own_agrees_on_the_whole_toy_city(tmp
     python = tmp_path / "venv/bin/python"
     packages = ["cityscapesscripts==2.3.0", "numpy<2", "pillow<11"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-    write_toycity(tmp_path / "toycity", workers=2)
+    write_toycity(tmp_path / "toycity", train=1, workers=1)
     dataset = Cityscapes(tmp_path / "toycity", "val")
     submission = Submission(dataset, tmp_path / "files")
     found = evaluated(tmp_path / "toycity", on_prediction=submission).scores.to_plain()

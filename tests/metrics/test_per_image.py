@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -107,6 +110,23 @@ def test_parts_of_several_processes_are_one_in_the_order_of_the_data_set():
         merged.add(7, "again", ImageCounts(counts[7]))
     with pytest.raises(ValueError, match="measured"):
         merged.add(40, "new", ImageCounts(counts[7], boundary=np.zeros((2, 5))))
+
+
+def test_many_images_take_little_memory_and_come_out_as_they_went_in():
+    counts = np.random.default_rng(0).multinomial(64, [0.6, 0.1, 0.1, 0.2], 6000).reshape(-1, 2, 2)
+    per_image = PerImage(space(2), boundary_ratio=0.02)
+    calibration = np.zeros((3, 15))
+    tracemalloc.start()
+    for index, confusion in enumerate(counts):
+        per_image.add(index, f"{index:06}", ImageCounts(confusion, confusion, calibration=calibration))
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown / len(counts) < 100  # bytes an image
+    again = pickle.loads(pickle.dumps(per_image))  # as it goes from process to process
+    for evidence in (per_image, again):
+        assert len(evidence) == 6000 and evidence.names[5000] == "005000"
+        assert np.array_equal(evidence.total(), counts.sum(axis=0))
+        assert np.array_equal(evidence.stacked("boundary"), counts)
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "cut", "other", "cells", "newer"])
