@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 BIN := .venv/bin
 
-.PHONY: demo test test-long check bench clean
+.PHONY: demo test test-long check bench docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m hrseg.data.toycity --out data/toycity
@@ -31,5 +31,9 @@ bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build site dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
