@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -73,7 +74,13 @@ def workspace(shapes, tmp_path_factory):  # noqa: F811
             shutil.copy(str(path).replace("/images/", f"/{folder}/"), target)
     shutil.copy(shapes / "classes.yaml", root / "data" / "mine")
     (root / "data" / "mine" / "all.txt").write_text("".join(f"scene{number}\n" for number in range(8)))
-    Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save(root / "photo.png")
+    photo = np.full((64, 96, 3), 90, np.uint8)
+    for name in ("photo.png", "photo.jpg"):
+        Image.fromarray(photo).save(root / name)
+    film = cv2.VideoWriter(str(root / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))
+    for _ in range(3):
+        film.write(photo)
+    film.release()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         train.train(config.load("configs/folder.yaml", ["data.root=data/mine", *TINY]), Path("runs/folder"))
