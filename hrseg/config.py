@@ -163,6 +163,7 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    recompute: bool = False  # activation checkpointing
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the running average of the weights
     freeze_bn: bool = False
@@ -195,6 +196,7 @@ class EvalConfig(Section):
     )
     boundary_ratio: Annotated[float, Field(ge=0, lt=0.5)] | None = None  # of boundary IoU; 0: off; null: by data set
     pictures: Annotated[int, Field(ge=0)] = 8  # validation pictures in the run folder
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "none"] = "auto"  # what the model is run by
 
     @model_validator(mode="after")
     def _window(self) -> EvalConfig:

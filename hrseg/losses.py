@@ -101,7 +101,7 @@ def _easiest_kept(hardness: Tensor, ignored: Tensor, thresh: float, min_kept: in
     wanted = round(min_kept * pixels) if isinstance(min_kept, float) else min_kept
     rank = min(max(wanted, 1), pixels - 1)
     # On a GPU the question would wait for all work in the queue; there the selection itself costs less.
-    if not hardness.is_cuda and int((hardness > bound).sum()) > rank:
+    if hardness.device.type == "cpu" and int((hardness > bound).sum()) > rank:
         return bound
     at_rank = hardness.flatten().topk(rank + 1, sorted=False).values.amin()
     easiest = hardness.masked_fill(ignored, math.inf).amin()  # holds where fewer are valid than wanted

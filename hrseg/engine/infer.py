@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.config import EvalConfig
+from hrseg.models.optimize import optimize
 from hrseg.task import Task
 
 Size = tuple[int, int]
@@ -97,6 +98,14 @@ class Ensemble(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         pairs = zip(self.models, self.normalise, strict=True)
         return mean_logits([forward(model, normalise(image)) for model, normalise in pairs], self.task)
+
+
+def fast_form(model: nn.Module, backend: str, precision: str) -> nn.Module:
+    """A model, or each of an ensemble, as `hrseg.optimize` makes it. It computes in its own precision: no autocast."""
+    if isinstance(model, Ensemble):
+        members = [fast_form(member, backend, precision) for member in model.models]
+        return Ensemble(members, list(model.normalise), model.task)
+    return optimize(model, backend, precision)
 
 
 def mean_logits(logits: Sequence[Tensor], task: Task) -> Tensor:

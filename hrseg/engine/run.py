@@ -23,6 +23,7 @@ from hrseg.engine.evaluate import PRECISIONS
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.losses import CombinedLoss, LossValue
 from hrseg.models.hrnet import HRNet
+from hrseg.models.recompute import recompute_activations
 from hrseg.task import Normalisation, Sample
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,10 @@ class Run:
             log.info(str(weights.load(self.model, start, encoder_only=str(config.model.weights).endswith("#encoder"))))
             start = None  # its tensors are copied: free them
         optim.freeze(self.model, config.train.freeze)
+        if config.train.recompute and not recompute_activations(self.model):
+            raise ConfigError(
+                "train.recompute", f"is for HRNet encoders, not {config.model.encoder}.", "Set it to false."
+            )
         part = self.batch_size // config.train.accumulate
         memory.require_room_for_step(config, self.model, self.space, sample, part, device)
         self.model = build.convert_sync_bn(self.model, config, device)

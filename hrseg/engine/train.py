@@ -94,6 +94,8 @@ def _train(
             short_side=config.eval.short_side,
             batch_size=config.eval.batch_size,
             workers=config.data.workers,
+            # Made anew each time: an engine would take longer, and hold the weights once more.
+            backend="torch" if config.eval.backend == "auto" else config.eval.backend,
             on_prediction=drawn,
             interrupted=stop.is_asked,
         )

@@ -25,7 +25,7 @@ WAY_OUT = "backend=torch always works."
 TOLERANCE = 1e-4  # of the largest value: far above rounding, far below any mistake
 
 
-def optimize(model: nn.Module, backend: Backend = "auto", precision: Precision = "fp32") -> Optimized:
+def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -> Optimized:
     """The fast form of a model of smp's kind: called with images [N, C, H, W], it gives what the model gives.
 
     Logits in fp32 differ by less than 1e-5 of their maximum. The model itself stays as it is, and its later changes do
@@ -51,7 +51,7 @@ def optimize(model: nn.Module, backend: Backend = "auto", precision: Precision =
     return Optimized(model, form, engine, precision, at_once=backend != "auto")
 
 
-def _why_not(engine: str, precision: Precision, device: torch.device) -> str:
+def _why_not(engine: str, precision: str, device: torch.device) -> str:
     if device.type != "cpu":
         return f"runs on the CPU, the model is on {device}"
     if precision not in engines.ENGINES[engine].precisions:
@@ -63,7 +63,8 @@ def _lowered(model: nn.Module, group_channels: int | None) -> fx.GraphModule | N
     """The model in few steps, if it can be followed and a small random image shows that it is the same function."""
     try:
         form, image = lower(model, group_channels=group_channels), _example(model)
-        with torch.inference_mode(), evaluating(model):
+        # Rounding to tf32 would look like another function.
+        with torch.inference_mode(), evaluating(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             same = _same(form(image), model(image))
     except Exception as error:  # whatever a model of another project does that cannot be traced
         log.debug("%s is run as it is: %s", type(model).__name__, error)
@@ -89,26 +90,27 @@ def _same(a: Any, b: Any) -> bool:
     return bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
 
 
-class Optimized:
+class Optimized(nn.Module):
     """Images [N, C, H, W] of any size to what the model gives, in float32. backend: what runs it."""
 
     def __init__(
-        self, model: nn.Module, form: fx.GraphModule | None, engine: str | None, precision: Precision, at_once: bool
+        self, model: nn.Module, form: fx.GraphModule | None, engine: str | None, precision: str, at_once: bool
     ):
+        super().__init__()
         self.backend = engine or "torch"
         self._stride = _stride(model) if getattr(model, "requires_divisible_input_shape", False) else 1
         self._precision, self._at_once = precision, at_once
         self._dtype = torch.bfloat16 if precision == "bf16" and engine is None else torch.float32
         self._seen: Counter[torch.Size] = Counter()
         self._engines: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
-        self._torch: Any
+        self.eval()
         if form is None:
-            self._torch = copy.deepcopy(model).eval().to(self._dtype).to(memory_format=torch.channels_last)
+            self._torch: nn.Module = copy.deepcopy(model).eval().to(self._dtype).to(memory_format=torch.channels_last)
         else:
             self._torch = form if engine else packed(form, self._dtype)
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor) -> Any:
         height, width = image.shape[-2:]
         x = F.pad(image, (0, -width % self._stride, 0, -height % self._stride)) if self._stride > 1 else image
         y = self._answer(x.to(self._dtype))
@@ -122,6 +124,7 @@ class Optimized:
         y = self._torch(x.contiguous(memory_format=torch.channels_last))
         self._seen[x.shape] += 1
         if self.backend != "torch" and len(self._engines) < MAX_SIZES and (self._at_once or self._seen[x.shape] > 1):
+            assert isinstance(self._torch, fx.GraphModule)
             engine = engines.ENGINES[self.backend].prepare(self._torch, x.shape, self._precision)
             if self._precision == "fp32" and not _same(engine(x), y):
                 log.warning("%s gives other logits than PyTorch, which goes on without it.", self.backend)
