@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -191,23 +192,28 @@ def _of_tiff(path: Path, max_pixels: int) -> Picture:
         height, width = (series.shape[axes.index(axis)] for axis in "YX")
         _check_size(path, (height, width), max_pixels)
         images._check_segments(path, tif)
-        stored = series.asarray(out="memmap", maxworkers=1)  # the file itself, or decoded into a temporary one
+        shape, stored_dtype = series.shape, series.dtype
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = (np.asarray(page.colormap) >> 8).astype(np.uint8).T  # 8-bit colours held in 16
         alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1
         orientation = images._tiff_orientation(page)
-    if axes in ("SYX", "CYX"):
-        stored = np.moveaxis(stored, 0, 2)
+    planar = axes in ("SYX", "CYX")
+
+    @functools.cache
+    def stored() -> np.ndarray:
+        with tifffile.TiffFile(path) as tif:  # the file itself, or decoded into a temporary one
+            array = tif.series[0].asarray(out="memmap", maxworkers=1)
+        return np.moveaxis(array, 0, 2) if planar else array
 
     def cut(top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        part = stored[top:bottom, left:right]
+        part = stored()[top:bottom, left:right]
         if palette is not None:
             return palette[part]
         return part.astype(np.uint8) * 255 if part.dtype == bool else np.asarray(part)
 
-    small = np.uint8 if palette is not None or stored.dtype == bool else stored.dtype
+    small = np.uint8 if palette is not None or stored_dtype.kind == "b" else stored_dtype
     dtype = np.dtype(small) if small in (np.uint8, np.uint16) else np.dtype(np.float32)
-    channels = 3 if palette is not None else stored.shape[2] if stored.ndim == 3 else 1
+    channels = 3 if palette is not None else 1 if len(shape) == 2 else shape[0 if planar else 2]
     size = (width, height) if orientation in images._TRANSPOSED else (height, width)
     return Picture(str(path), size, channels, dtype, alpha, (), cut, orientation)

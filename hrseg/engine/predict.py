@@ -53,7 +53,7 @@ class Outputs:
         return hashlib.sha256(f"{about.st_size} {about.st_mtime_ns} {self.made_by} {wanted}".encode()).hexdigest()
 
     def text(self, one: Input) -> dict[str, str]:
-        return {INPUT: one.relative.as_posix(), STATE: self.state(one)}
+        return {INPUT: named_in_text(one), STATE: self.state(one)}
 
     def paths(self, one: Input, space: LabelSpace) -> list[Path]:
         """All files of one input; the first is written last, and says of what it was made."""
@@ -83,6 +83,11 @@ class Done:
         self.seen += 1
 
 
+def named_in_text(one: Input) -> str:
+    """The path of an input below its base; bytes that are no UTF-8, which names of files may have, are spelt out."""
+    return one.relative.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
 def said(path: Path) -> dict[str, str]:
     """What a result says of its making; empty where there is none or it is not ours."""
     with suppress(Exception):  # whatever a foreign file makes Pillow and json say
@@ -105,7 +110,7 @@ def own_names(inputs: Sequence[Input], outputs: Outputs, space: LabelSpace) -> l
             one, plain = replace(one, name=name), one
             first = outputs.paths(one, space)[0]
             free = name == plain.name or name.lower() not in taken
-            if free and (not first.exists() or said(first).get(INPUT) == one.relative.as_posix()):
+            if free and (not first.exists() or said(first).get(INPUT) == named_in_text(one)):
                 break
         else:
             what = f"is the result of something else; {plain.path} is not written over it."
@@ -271,7 +276,7 @@ def predict_film(
     if not one.path.is_file() or not film.isOpened():
         raise DataError(one.path, "cannot be read as a film." if one.path.exists() else "no such file.")
     sidecar, path = outputs.paths(one, predictor.space)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    temporary = path.with_name(f".{os.getpid()}.tmp.mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = outputs.text(one)
     pixels, frames, start = np.zeros(len(predictor.space.classes), np.int64), 0, time.perf_counter()
@@ -336,7 +341,7 @@ def _answers(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Band]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{os.getpid()}.json.tmp")
     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
 
@@ -404,7 +409,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--scales", type=_scales, metavar="A,B", help="average over these sizes of the picture, e.g. 0.75,1,1.25")
     add("--no-colors", action="store_true", help="no palette PNG")
     add("--no-overlay", action="store_true", help="no overlay of pictures")
-    add("--probabilities", action="store_true", help="of each class too, float16, probabilities/NAME.npz")
+    add("--probabilities", action="store_true", help="of pictures, of each class, float16: probabilities/NAME.npz")
     add("--frames", action="store_true", help="of films: class indices of each frame, ids/NAME/000000.png")
     add(
         "--tile",

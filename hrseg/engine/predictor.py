@@ -405,7 +405,7 @@ class NpzWriter:
     """One float16 array of a numpy archive, written along its first axis; whole or not there at all."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.path, self._temporary = path, path.with_name(f".{os.getpid()}-{id(self):x}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._member = self._archive.open("probabilities.npy", "w", force_zip64=True)

@@ -35,7 +35,7 @@ class PngWriter:
         palette: np.ndarray | None = None,
         text: Mapping[str, str] | None = None,
     ):
-        self.path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.path, self._temporary = path, path.with_name(f".{os.getpid()}-{id(self):x}.tmp")
         self._above: np.ndarray | None = None
         self._zip = zlib.compressobj(_LEVEL)
         try:

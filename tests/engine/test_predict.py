@@ -217,6 +217,16 @@ def test_a_list_comes_by_standard_input(run, tmp_path, monkeypatch):
     assert files(tmp_path / "out" / "ids") == {"b c.png"}
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are Unicode there")
+def test_names_that_are_long_or_no_unicode_are_kept(run, tmp_path, capsys):
+    folder = place(tmp_path / "in", "a" * 250 + ".png", "b.png")
+    os.rename(os.fsencode(folder / "b.png"), os.fsencode(folder) + b"/b\xff <b>.png")  # noqa: PTH104
+    assert run(folder) == 0
+    assert run(folder) == 0
+    assert "2 were there already" in capsys.readouterr().out
+    assert {os.fsencode(n) for n in files(tmp_path / "out" / "ids")} == {b"a" * 250 + b".png", b"b\xff <b>.png"}
+
+
 def test_two_processes_share_the_work(saved, tmp_path):
     folder = place(tmp_path / "in", *(f"{number}.png" for number in range(5)))
     (folder / "broken.png").write_bytes(b"broken")
