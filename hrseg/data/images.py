@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,10 @@ except ImportError:  # an extra: the same pixels in two thirds of Pillow's time
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
 OTHER_ENDINGS = (".bmp", ".gif", ".webp", ".jp2", ".ppm", ".heic")  # pictures that are not read
+
+MOST_TAGS, MOST_PAGES = 1000, 10_000  # of a TIFF; what has more than one page is refused in other words
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say of broken files is said by the DataError
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -351,6 +357,28 @@ def _read_pillow_mask(path: Path, colors: bool) -> np.ndarray:
 # TIFF, by tifffile: Pillow opens 4 x 16 bits as 8-bit RGBA without a word
 
 
+def _check_directories(path: Path, content: bytes | mmap.mmap) -> None:
+    """Refuse a TIFF whose head goes in a circle or promises tags without end; tifffile follows it for minutes.
+
+    Source: TIFF 6.0, section 2, and the BigTIFF proposal.
+    """
+    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
+    big = content[2:4] in (b"+\0", b"\0+")
+    word, counter, entry = (8, 8, 20) if big else (4, 2, 12)  # bytes of an offset, of a count, of a tag
+
+    def number(at: int, width: int) -> int:
+        if at + width > len(content):
+            raise DataError(path, "is truncated, or its head is broken.")
+        return int.from_bytes(content[at : at + width], order)
+
+    offset, pages = number(8 if big else 4, word), 0
+    while offset:
+        tags, pages = number(offset, counter), pages + 1
+        if tags > MOST_TAGS or pages > MOST_PAGES:
+            raise DataError(path, "its head promises more tags or pages than a picture has: it is broken.")
+        offset = number(offset + counter + tags * entry, word)
+
+
 def _open_tiff(path: Path, tif: Any) -> tuple[Any, str]:
     """The one series of a TIFF and its axes. Raises DataError where it is not one picture."""
     from tifffile import COMPRESSION, PHOTOMETRIC
@@ -377,7 +405,9 @@ def _tiff_orientation(page: Any) -> int:
 def _read_tiff(path: Path, palette_to_rgb: bool) -> np.ndarray:
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(path.read_bytes())) as tif:
+    content = path.read_bytes()
+    _check_directories(path, content)
+    with tifffile.TiffFile(io.BytesIO(content)) as tif:
         series, axes = _open_tiff(path, tif)
         _check_segments(path, tif)
         array = series.asarray(maxworkers=1)
@@ -393,6 +423,8 @@ def _read_tiff(path: Path, palette_to_rgb: bool) -> np.ndarray:
 def _inspect_tiff(path: Path) -> ImageInfo:
     import tifffile
 
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        _check_directories(path, content)
     with tifffile.TiffFile(path) as tif:
         series, axes = _open_tiff(path, tif)
         _check_segments(path, tif)

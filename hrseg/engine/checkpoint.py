@@ -85,7 +85,9 @@ def load(path: str | Path) -> dict[str, Any]:
         raise WeightsError(path, "is a folder.", "Give the checkpoint in it: checkpoints/best.pt.") from None
     except pickle.UnpicklingError as error:
         raise WeightsError(path, f"holds more than tensors and plain types: {_first_line(error)}.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # torch's reader raises whatever comes up on a damaged file
         raise WeightsError(path, f"cannot be read, it may be cut short: {_first_line(error)}.") from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")

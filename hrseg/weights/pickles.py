@@ -116,6 +116,8 @@ def _read_zip(path: Path) -> Any:
         def storage(dtype: torch.dtype, key: str, numel: int) -> Tensor:
             if key not in seen:
                 data = bytearray(archive.read(f"{folder}data/{key}"))
+                if len(data) % dtype.itemsize:  # else frombuffer leaves the bytes locked when it refuses them
+                    raise EOFError("a tensor ends within a number")
                 seen[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             return seen[key]
 

@@ -1,0 +1,246 @@
+"""Mutated settings, checkpoints and pictures: the readers give a result or an HrsegError, soon, and within bounds.
+
+`python -m tests.fuzz --minutes 10` goes on until the time is up and keeps what it finds. Seeded: a seed gives the same
+files again. A find becomes a test in tests/test_finds.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from hrseg import config, weights
+from hrseg.data.folder import _parse_classes
+from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
+from hrseg.engine import checkpoint
+from hrseg.errors import HrsegError
+from tests.conftest import ROOT
+
+SECONDS = 20  # for one file, on a busy machine
+GIB = 4  # of memory, more than the process has when it starts
+NUMBERS = (0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1)
+WORDS = (
+    b"&a ",
+    b"*a ",
+    b"!!python/object:os.system ",
+    b"- ",
+    b"? ",
+    b"{",
+    b"[",
+    b": ",
+    b"<<: ",
+    b"\t",
+    b"\x00",
+    b"1e999",
+    b".nan",
+)
+
+
+# Seeds
+
+
+def settings_files() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))] + [
+        b"[road, {name: sky, id: 3, color: [1, 2, 3]}]",
+        b"a: &a [1, 2]\nb: *a\nc: {<<: {d: 1}}\n",
+    ]
+
+
+def checkpoint_files() -> list[bytes]:
+    tensors = {"conv.weight": torch.arange(12.0).reshape(1, 3, 2, 2), "bn.num_batches_tracked": torch.tensor(3)}
+    whole = {
+        **{"format": 1, "model": tensors, "ema": None, "optimizer": None, "scaler": None, "step": 1, "epoch": 0},
+        **{
+            "rng": {"seed": 0},
+            "best": {"miou": 0.5, "step": 1},
+            "config": config.Config().to_plain(),
+            "task": "binary",
+        },
+        **{"classes": [["a", [0, 0, 0], None]], "ignore_index": 255},
+        "normalisation": {"mean": [0.5], "std": [0.5], "input_range": [[0, 255]]},
+    }
+    files = []
+    for content in (tensors, whole):
+        for options in ({}, {"_use_new_zipfile_serialization": False}):
+            file = io.BytesIO()
+            torch.save(content, file, **options)
+            files.append(file.getvalue())
+    arrays = {"conv.weight": np.arange(6.0, dtype=np.float32), "scalar": np.float64(2)}
+    files += [pickle.dumps(arrays, protocol) for protocol in (2, 4, 5)]
+    import safetensors.torch
+
+    return [*files, safetensors.torch.save(tensors, {"hrseg": "{}"})]
+
+
+def pictures() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    files = []
+    for array in (rng.integers(0, 256, (9, 7, 3), np.uint8), rng.integers(0, 5, (9, 7), np.uint8)):
+        for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
+            file = io.BytesIO()
+            Image.fromarray(array).save(file, kind)
+            files.append(file.getvalue())
+        file = io.BytesIO()
+        Image.fromarray(array).convert("P").save(file, "PNG")
+        files.append(file.getvalue())
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 2**16, (9, 7), np.uint16)).save(file, "PNG")
+    files.append(file.getvalue())
+    for dtype in (np.uint8, np.uint16, np.float32):
+        for options in ({}, {"compression": "zlib"}, {"tile": (16, 16)}):
+            file = io.BytesIO()
+            tifffile.imwrite(file, (rng.random((9, 7, 3)) * 200).astype(dtype), photometric="rgb", **options)
+            files.append(file.getvalue())
+    return files
+
+
+# Mutations
+
+
+def mutated(seed: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """The seed after one to eight changes: bits, bytes, numbers at the limits, pieces cut, doubled or from another."""
+    data = bytearray(seed)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        place = rng.randrange(len(data) + 1)
+        length = min(len(data) - place, rng.choice((1, 2, 4, 8, 32, 256)))
+        kind = rng.randrange(8)
+        if kind == 0 and length:
+            data[place] ^= 1 << rng.randrange(8)
+        elif kind == 1 and length:
+            data[place] = rng.randrange(256)
+        elif kind == 2:
+            width, order = rng.choice((1, 2, 4, 8)), rng.choice(("big", "little"))
+            number = rng.choice(NUMBERS) % 2 ** (8 * width)
+            data[place : place + width] = number.to_bytes(width, order)
+        elif kind == 3:
+            del data[place : place + length]
+        elif kind == 4:
+            data[place:place] = bytes(data[place : place + length]) * rng.choice((1, 2, 50))
+        elif kind == 5:
+            other = rng.choice(others)
+            start = rng.randrange(len(other))
+            data[place : place + length] = other[start : start + length]
+        elif kind == 6:
+            data[place:place] = rng.choice(WORDS) * rng.choice((1, 1, 3, 400))
+        elif kind == 7 and rng.random() < 0.2:
+            del data[place:]
+    return bytes(data)
+
+
+# Readers
+
+
+def read_settings(path: Path) -> None:
+    for read in (lambda: config.load(path), lambda: _parse_classes(path)):
+        quiet(read)
+
+
+def read_checkpoint(path: Path) -> None:
+    for read in (lambda: weights.inspect(str(path)), lambda: checkpoint.load(path)):
+        quiet(read)
+
+
+def read_picture(path: Path) -> None:
+    for read in (lambda: read_image(path), lambda: read_mask(path), lambda: read_mask(path, colors=True)):
+        quiet(read)
+    quiet(lambda: read_palette(path))
+    quiet(lambda: inspect_image(path))
+
+
+def quiet(read: Callable[[], object]) -> None:
+    try:
+        read()
+    except HrsegError as error:
+        assert str(error.where) and error.what, "an error without a place or a reason"
+
+
+READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]] = {
+    "settings": (settings_files, read_settings, ".yaml"),
+    "checkpoint": (checkpoint_files, read_checkpoint, ".pth"),
+    "picture": (pictures, read_picture, ".png"),
+}
+
+
+def files(kind: str, seed: int) -> Iterator[tuple[int, bytes]]:
+    """Mutated files without end, each with its number."""
+    seeds = READERS[kind][0]()
+    number = 0
+    while True:
+        rng = random.Random(f"{kind} {seed} {number}")
+        yield number, mutated(rng.choice(seeds), seeds, rng)
+        number += 1
+
+
+class TooLong(BaseException):
+    """Not an Exception: nothing on the way catches it."""
+
+
+def _too_long(*_: object) -> None:
+    raise TooLong
+
+
+def outcome(kind: str, data: bytes, folder: Path) -> str:
+    """What went wrong with a file; "" where it was read or refused as it should be."""
+    _, read, ending = READERS[kind]
+    path = folder / f"file{ending}"
+    path.write_bytes(data)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        read(path)
+    except TooLong:
+        return f"took more than {SECONDS} s\n{traceback.format_exc()}"
+    except BaseException:
+        return traceback.format_exc()
+    finally:
+        signal.alarm(0)
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=READERS, action="append")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz_finds"), help="folder for the files that were found")
+    args = parser.parse_args()
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (used + GIB * 2**30 + 2**33, resource.RLIM_INFINITY))
+    kinds = args.kind or list(READERS)
+    tried, seen = dict.fromkeys(kinds, 0), set()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in kinds:
+            end = time.monotonic() + 60 * args.minutes / len(kinds)
+            for number, data in files(kind, args.seed):
+                if time.monotonic() > end:
+                    break
+                tried[kind] += 1
+                found = outcome(kind, data, Path(folder))
+                place = [line.strip() for line in found.splitlines() if line.strip()][-4:]
+                if found and (mark := (kind, *place[:1], place[-1][:60])) not in seen:
+                    seen.add(mark)
+                    args.keep.mkdir(exist_ok=True)
+                    (args.keep / f"{kind}_{args.seed}_{number}").write_bytes(data)
+                    print(f"--- {kind} {number}\n{found}", flush=True)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"tried {tried}, seed {args.seed}: {len(seen)} finds, {most:.1f} GiB at most")
+    return 1 if seen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
