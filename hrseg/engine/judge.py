@@ -87,6 +87,7 @@ class Judge:
             instance_categories=self.instances.categories if self.instances else (),
             boundary_ratio=boundary_ratio or None,
         )
+        self.miou()  # an unknown definition is told here, before any work
 
     def add(
         self,

@@ -189,6 +189,11 @@ def test_files_that_do_not_fit_are_named(tmp_path, damage, message):
     assert message in str(caught.value)
 
 
+def test_a_definition_that_is_none_is_told_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'cityscapes'"):
+        Judge(hostile_city(tmp_path, 0)[0], definition="cityscape")
+
+
 def test_one_asks_for_a_model_or_for_files(tmp_path, capsys):
     for words in ([], ["--checkpoint", "a.pt", "--predictions", "b"], ["--checkpoint", "a.pt", "--ids", "labels"],
                   ["--predictions", "b"]):  # fmt: skip
