@@ -18,7 +18,7 @@ def train(encoder: str = "tu-convnext_tiny", pretrained: bool = False, steps: in
     torch.manual_seed(0)
     model = hrseg.HRNetV2(encoder, encoder_weights="true" if pretrained else None, classes=2)
     loss = hrseg.losses.OhemCrossEntropyLoss(thresh=0.9, min_kept=0.1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4)
     losses = []
     for _ in range(steps):
         target = torch.randint(0, 2, (2, 4, 4)).repeat_interleave(16, 1).repeat_interleave(16, 2)
