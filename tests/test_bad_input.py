@@ -38,6 +38,13 @@ MODULES = {
     "check_data": "hrseg.engine.check_data",
     "report": "hrseg.report.page",
     "benchmark": "hrseg.benchmark",
+    "predict": "hrseg.engine.predict",
+    "export": "hrseg.export.command",
+    "cache": "hrseg.engine.cache",
+    "compare": "hrseg.engine.compare",
+    "serve": "hrseg.engine.serve",
+    "folds": "hrseg.engine.folds",
+    "sweep": "hrseg.engine.sweep",
 }
 
 
@@ -319,10 +326,28 @@ CHECKPOINTS = [
     Case("a recipe with a tag", "convert", lambda p: [p.file("r.yaml", "!!python/name:os.system")], ("r.yaml, line 1",)),
     Case("no run to report", "report", lambda p: ["none"], ("none",)),
     Case("a run without scores", "report", lambda p: ["images"], ("images",)),
+    Case("nothing to predict with", "predict", lambda p: ["--checkpoint", "x.pt", "images/train/a.png", "--out", "out"], ("x.pt: no such file.",)),
+    Case("predictions below a file", "predict", lambda p: ["--checkpoint", str(p.checkpoint), "images/train/a.png", "--out", "mine.yaml/out"], ("mine.yaml/out",)),
+    Case("nothing to export", "export", lambda p: ["--checkpoint", "x.pt", "--format", "onnx", "--out", "x.onnx"], ("x.pt: no such file.",)),
+    Case("a format that is not", "export", lambda p: ["--checkpoint", str(p.checkpoint), "--format", "tflite", "--out", "x"], ("usage:", "tflite")),
+    Case("no config for a cache", "cache", lambda p: ["build", "none.yaml"], ("none.yaml: no such file.",)),
+    Case("no runs to compare", "compare", lambda p: ["none", "images"], ("none",)),
+    Case("runs without evidence", "compare", lambda p: [p.file("a.npz", b"PK"), "a.npz"], ("a.npz",)),
+    Case("evidence that runs code", "compare", lambda p: [p.file("a.npz", pickled_array()), "a.npz"], ("a.npz",)),
+    Case("nothing to serve", "serve", lambda p: ["--checkpoint", "x.pt"], ("x.pt: no such file.",)),
+    Case("no folds", "folds", lambda p: ["none"], ("none",)),
+    Case("no sweep", "sweep", lambda p: ["none.yaml"], ("none.yaml: no such file.",)),
+    Case("a sweep of no kind", "sweep", lambda p: [p.file("s.yaml", "[1]")], ("s.yaml",)),
     Case("nothing to measure", "benchmark", lambda p: ["everything"], ("usage:", "everything")),
 ]  # fmt: skip
 
 CASES = [*SETTINGS, *DATA, *CHECKPOINTS]
+
+
+def pickled_array() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, names=np.array([Runs()], object))
+    return file.getvalue()
 
 
 def safetensors_of(numbers: int) -> bytes:

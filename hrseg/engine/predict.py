@@ -339,11 +339,14 @@ def _answers(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Band]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write it whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write it whole or not at all. Raises HrsegError where it cannot be written."""
     temporary = path.with_name(f".{os.getpid()}.json.tmp")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise HrsegError(path, f"cannot be written: {error.strerror}.", "Choose another folder.") from error
 
 
 @command
