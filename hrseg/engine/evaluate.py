@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -352,7 +353,7 @@ def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list
     if len(members) > 1 and not args.out:
         folder = folder / "ensemble"
     device = set_up(config.run)
-    with distributed.process_group(device):
+    with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
         known, own = dataset.space.names, loaded.space.names
         if len(known) != len(own) if loaded.classes_assumed else known != own:
@@ -365,7 +366,7 @@ def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list
         if channels is not None and channels != wanted:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         memory.require_room_for_evaluation(config.eval, dataset, device)
-        submission = Submission(dataset, args.submit) if args.submit else None
+        submission = stack.enter_context(Submission(dataset, args.submit)) if args.submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
         how = {
             "model": model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
@@ -403,10 +404,10 @@ def _test_files(args: argparse.Namespace, files: list[str], overrides: list[str]
         raise ConfigError("tools/test.py", "--predictions needs to know the data set.", "Give a CONFIG.")
     config = settings.load(files[0], overrides)
     device = set_up(config.run)
-    with distributed.process_group(device):
+    with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
         predictions = Predictions(dataset, args.predictions, args.ids, check=config.data.check)
-        submission = Submission(dataset, args.submit) if args.submit else None
+        submission = stack.enter_context(Submission(dataset, args.submit)) if args.submit else None
         drawn = ValidationPictures(dataset, build.normalisation(config, dataset[0]), config.eval.pictures)
         judge = Judge(
             dataset,

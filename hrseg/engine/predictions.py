@@ -132,8 +132,9 @@ class Predictions:
 class Submission:
     """Label-id PNGs for the Cityscapes server: call it with each index and its class indices, then `finish`.
 
-    They are written beside the folder, checked, and only then moved there, with folder.zip. Raises ConfigError for
-    another data set, HrsegError where the folder or the file is there already.
+    They are written beside the folder, checked, and only then moved there, with folder.zip; at the end of a `with`
+    nothing else is left. Raises ConfigError for another data set, HrsegError where the folder or the file is there
+    already.
     """
 
     def __init__(self, dataset: Any, folder: Path):
@@ -141,6 +142,7 @@ class Submission:
             raise ConfigError("--submit", "writes what the Cityscapes server wants.", "Use data.dataset=cityscapes.")
         self.dataset, self.folder, self.archive = dataset, folder, folder.with_name(f"{folder.name}.zip")
         self._unfinished = folder.with_name(f".{folder.name}.unfinished")
+        self._unfinished_archive = folder.with_name(f".{folder.name}.zip.unfinished")
         for path in (folder, self.archive):
             if path.exists():
                 raise HrsegError(path, "is there already.", "Remove it, or choose another folder.")
@@ -151,6 +153,14 @@ class Submission:
             except OSError as error:
                 raise HrsegError(folder, f"cannot be made: {error.strerror}.", "Choose another folder.") from error
         distributed.barrier()
+
+    def __enter__(self) -> Submission:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if distributed.is_main():
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            self._unfinished_archive.unlink(missing_ok=True)
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
         with Image.open(self.dataset.images[index]) as image:
@@ -173,15 +183,14 @@ class Submission:
                 self._unfinished, f"{len(differing)} files are missing or too many, such as {differing[0]}."
             )
         allowed = [0, *(label.id for label in self.dataset.label_table if not label.ignored)]
-        unfinished = self.archive.with_name(f".{self.archive.name}.unfinished")
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+        with zipfile.ZipFile(self._unfinished_archive, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
             for name in sorted(expected):
                 path = self._unfinished / name
                 if strangers := set(np.unique(read_mask(path)).tolist()) - set(allowed):
                     raise DataError(path, f"holds {sorted(strangers)}, which are no label ids of the benchmark.")
                 archive.write(path, f"{self.folder.name}/{name}")
         self._unfinished.rename(self.folder)
-        unfinished.rename(self.archive)
+        self._unfinished_archive.rename(self.archive)
         return self.archive
 
     def _name(self, index: int) -> str:

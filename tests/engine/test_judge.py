@@ -306,8 +306,10 @@ def test_a_submission_is_whole_or_absent(tmp_path):
     assert sorted({int(v) for p in (tmp_path / "mine").glob("*.png") for v in np.unique(Image.open(p))}) == [0, 33]
     with pytest.raises(HrsegError, match="already"):
         Submission(dataset, tmp_path / "mine")
-    with pytest.raises(DataError, match="20x29, the image 20x30"):
-        Submission(dataset, tmp_path / "other")(0, np.zeros((20, 29), int))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(DataError, match="20x29, the image 20x30"), Submission(dataset, tmp_path / "other") as other:
+        other(0, np.zeros((20, 29), int))
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_what_belongs_together_is_a_setting(tmp_path):
