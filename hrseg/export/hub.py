@@ -65,13 +65,14 @@ def push_to_hub(loaded: Loaded, repo: str, *, private: bool = False, **card: Any
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(loaded, Path(temporary) / "model", name=repo.rpartition("/")[2], **card)
+        api = huggingface_hub.HfApi()
         try:
-            api = huggingface_hub.HfApi()
             api.create_repo(repo, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Model")
-        except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
-            reason = str(error).strip().splitlines()[0]
-            raise HrsegError(repo, f"the hub did not take it: {reason}", "Log in by `hf auth login`.") from error
+        except Exception as error:  # whose it is, requests' or httpx's, depends on the version of the hub's client
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            way_out = f"Is {api.endpoint} reached, and are you logged in (hf auth login)?"
+            raise HrsegError(repo, f"the hub did not take it: {reason}.", way_out) from error
         return f"{api.endpoint}/{repo}"
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from safetensors import safe_open
 import hrseg
 from hrseg.config import parse
 from hrseg.engine.loaded import Loaded
+from hrseg.errors import DataError, HrsegError
 from hrseg.export import hub
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 from tests.conftest import ROOT
@@ -65,9 +67,15 @@ def test_the_card_tells_scores_classes_and_licence_and_obeys_no_name(folder):
 
 
 def test_a_picture_of_other_channels_is_refused_before_anything_is_written(model, folder, tmp_path):
-    with pytest.raises(hrseg.errors.DataError, match="has 3 channels, the model takes 4"):
+    with pytest.raises(DataError, match="has 3 channels, the model takes 4"):
         hub.save_pretrained(model, tmp_path / "new", picture=folder.parent / "three.png")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_hub_that_is_not_reached_is_told_in_a_sentence(model, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HrsegError, match=r"me/mine: the hub did not take it: .*hf auth login"):
+        hub.push_to_hub(model, "me/mine")
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -131,6 +139,7 @@ def served():
 
 THERE_AND_BACK = """
 import sys, torch, segmentation_models_pytorch as smp
+from hrseg.errors import DataError, HrsegError
 from hrseg.export import hub
 loaded = hub.from_pretrained(sys.argv[1])
 print(hub.push_to_hub(loaded, "me/mine", licence="mit"))
