@@ -158,18 +158,17 @@ def to_onnx(module: fx.GraphModule, shape: Sequence[int]) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
-def _onnxruntime(module: fx.GraphModule, shape: Sequence[int], precision: str) -> Callable[[Tensor], Tensor]:
+def _onnxruntime(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    model = to_onnx(module, shape).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda x: torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
 
 
-def _openvino(module: fx.GraphModule, shape: Sequence[int], precision: str) -> Callable[[Tensor], Tensor]:
+def _openvino(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
     import openvino
 
     core = openvino.Core()
@@ -178,16 +177,15 @@ def _openvino(module: fx.GraphModule, shape: Sequence[int], precision: str) -> C
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
-    model = core.read_model(to_onnx(module, shape).SerializeToString())
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     # The result lies in the request's own memory, which its next answer overwrites.
     return lambda x: torch.from_numpy(request.infer({0: x.contiguous().numpy()})[0].copy())
 
 
 class Engine(NamedTuple):
-    """prepare: from a lowered graph, the shape of its input and a precision, to a function of float32 images."""
+    """run: from an ONNX model and a precision to a function of float32 images."""
 
-    prepare: Callable[[fx.GraphModule, Sequence[int], str], Callable[[Tensor], Tensor]]
+    run: Callable[[bytes, str], Callable[[Tensor], Tensor]]
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
 
@@ -197,6 +195,11 @@ ENGINES = {
     "openvino": Engine(_openvino, ("openvino", "onnx"), ("fp32", "bf16")),
     "onnxruntime": Engine(_onnxruntime, ("onnxruntime", "onnx"), ("fp32",)),
 }
+
+
+def prepared(name: str, module: fx.GraphModule, shape: Sequence[int], precision: str) -> Callable[[Tensor], Tensor]:
+    """A lowered graph in an engine, for float32 images of one shape."""
+    return ENGINES[name].run(to_onnx(module, shape).SerializeToString(), precision)
 
 
 def installed(precision: str) -> list[str]:

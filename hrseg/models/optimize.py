@@ -125,7 +125,7 @@ class Optimized(nn.Module):
         self._seen[x.shape] += 1
         if self.backend != "torch" and len(self._engines) < MAX_SIZES and (self._at_once or self._seen[x.shape] > 1):
             assert isinstance(self._torch, fx.GraphModule)
-            engine = engines.ENGINES[self.backend].prepare(self._torch, x.shape, self._precision)
+            engine = engines.prepared(self.backend, self._torch, x.shape, self._precision)
             if self._precision == "fp32" and not _same(engine(x), y):
                 log.warning("%s gives other logits than PyTorch, which goes on without it.", self.backend)
                 self.backend = "torch"

@@ -116,12 +116,13 @@ def test_an_engine_is_prepared_when_a_size_comes_again(model, monkeypatch):
     if not engines.installed("fp32"):
         pytest.skip("no engine is installed")
     fast = optimize(model)
-    prepared = []
-    engine = engines.ENGINES[fast.backend]
-    spy = engine._replace(
-        prepare=lambda form, shape, *more: prepared.append(shape) or engine.prepare(form, shape, *more)
-    )
-    monkeypatch.setitem(engines.ENGINES, fast.backend, spy)
+    prepared, prepare = [], engines.prepared
+
+    def spy(name, form, shape, *more):
+        prepared.append(shape)
+        return prepare(name, form, shape, *more)
+
+    monkeypatch.setattr(engines, "prepared", spy)
     for size in ((32, 32), (32, 64), (32, 64), (32, 64)):
         fast(image(*size))
     assert [tuple(shape[-2:]) for shape in prepared] == [(32, 64)]
@@ -131,8 +132,7 @@ def test_an_engine_that_answers_something_else_is_left(model, monkeypatch, caplo
     if not engines.installed("fp32"):
         pytest.skip("no engine is installed")
     fast = optimize(model)
-    wrong = engines.ENGINES[fast.backend]._replace(prepare=lambda *_: lambda x: torch.zeros(1, 19, *x.shape[-2:]))
-    monkeypatch.setitem(engines.ENGINES, fast.backend, wrong)
+    monkeypatch.setattr(engines, "prepared", lambda *_: lambda x: torch.zeros(1, 19, *x.shape[-2:]))
     answers = [fast(image(32, 32)) for _ in range(3)]
     assert fast.backend == "torch" and all(torch.equal(a, answers[0]) for a in answers)
     assert "goes on without it" in caplog.text
