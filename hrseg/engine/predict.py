@@ -176,7 +176,7 @@ class _problems:
 def _show(bar: Any, done: Done, text: str = "") -> None:
     confidence = f"sure {done.confidence / max(1, done.seen):.2f}"
     bar.set_postfix_str(", ".join(filter(None, (confidence, text))), refresh=False)
-    if time.time() - bar.last_print_t >= bar.mininterval:
+    if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:
         bar.refresh()
 
 
@@ -386,7 +386,8 @@ def main(argv: Sequence[str]) -> int:
                 print(f"error: {problem}", file=sys.stderr)
             if problems:
                 print(f"{len(problems)} of {len(inputs)} were left out; all others are done.", file=sys.stderr)
-    return 2 if problems else 0
+    # Another process that ends with 2 would have torchrun stop the first before it has told everything.
+    return 2 if problems and distributed.rank_from_environment() == 0 else 0
 
 
 def _arguments() -> argparse.ArgumentParser:
