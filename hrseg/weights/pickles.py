@@ -182,8 +182,11 @@ class _Array:
     array: np.ndarray | np.generic | None = None
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds no name beyond its own vocabulary, which is made anew each time, so that no file can alter it."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Finds no name beyond its own vocabulary, which is made anew each time, so that no file can alter it.
+
+    Python's own form, as torch's: the one in C makes room for 2^32 entries when five bytes ask it to.
+    """
 
     def __init__(self, file: Any, storage: Callable[[torch.dtype, str, int], Tensor] | None = None):
         super().__init__(file, encoding="latin1")
