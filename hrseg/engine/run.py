@@ -200,6 +200,9 @@ class Run:
             devices = [device.index] if device.type == "cuda" else None
             model = self.model
             partial = not isinstance(model.encoder, HRNet) or not isinstance(model, models.HRNetV2 | models.OCRNet)
+            # Else gradients are packed anew after the first iteration, and sums over three or more then come in another
+            # order than right after a resume.
+            partial |= distributed.world_size() > 2 and (device.type == "cpu" or config.run.deterministic)
             self.network = DistributedDataParallel(self.network, device_ids=devices, find_unused_parameters=partial)
 
     @property
