@@ -20,6 +20,7 @@ from hrseg.metrics.scores import (
     table,
 )
 from hrseg.metrics.summary import scores_of
+from hrseg.metrics.upsampled import upsampled_labels
 
 __all__ = [
     "DEFINITIONS",
@@ -50,4 +51,5 @@ __all__ = [
     "scores",
     "scores_of",
     "table",
+    "upsampled_labels",
 ]
