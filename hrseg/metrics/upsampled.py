@@ -69,11 +69,13 @@ def _labels(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
         doubtful.append((pixels[left[tied]], near[:, tied].any(1)))
     chosen = torch.cat([pixels for pixels, _ in doubtful]) if doubtful else []
     if len(chosen):
-        contenders = torch.arange(classes, device=logits.device)
+        contenders = torch.stack([near for _, near in doubtful]).any(0).nonzero()[:, 0]
         # There each class is interpolated by itself; in channels_last several at once.
         if logits.is_contiguous() and not logits.is_contiguous(memory_format=torch.channels_last):
-            contenders = contenders[torch.stack([near for _, near in doubtful]).any(0)]
-        exact = _interpolated(logits[:, contenders], size, align_corners)[0].flatten(1)[:, chosen]
+            logits = logits[:, contenders]
+        else:
+            contenders = torch.arange(classes, device=logits.device)
+        exact = _interpolated(logits, size, align_corners)[0].flatten(1)[:, chosen]
         flat[chosen] = contenders[exact.argmax(0)].to(kind)
     return labels[None]
 

@@ -31,7 +31,7 @@ def values(kind, shape, rng):
     return noise * 10.0 ** rng.integers(-3, 4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 20), st.sampled_from(["4", "4-", "16", "any"]), st.booleans(), st.booleans(),
        st.sampled_from(["noise", "bf16", "ties", "twins", "steps"]), st.integers(0, 2**32))  # fmt: skip
 def test_not_one_pixel_differs(height, width, classes, factor, align_corners, channels_last, kind, seed):
@@ -40,7 +40,7 @@ def test_not_one_pixel_differs(height, width, classes, factor, align_corners, ch
         "4": (4 * height, 4 * width),
         "4-": (4 * height - 3, 4 * width - 1),
         "16": (16 * height, 16 * width),
-        "any": tuple(int(side) for side in rng.integers(1, 300, 2)),
+        "any": tuple(int(side) for side in rng.integers(1, 260, 2)),
     }[factor]
     logits = values(kind, (2, classes, height, width), rng)
     logits = logits.to(memory_format=torch.channels_last) if channels_last else logits
