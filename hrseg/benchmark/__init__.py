@@ -20,7 +20,7 @@ from hrseg.engine import cpu
 from hrseg.errors import ConfigError, nearest
 from hrseg.models.hrnet import VARIANTS
 
-SUBJECTS = ("model", "train", "loss", "weights")
+SUBJECTS = ("model", "train", "loss", "data", "metric", "eval", "weights")
 
 
 @command

@@ -307,7 +307,7 @@ def _pillow_array(image: Image.Image) -> np.ndarray:
 
 def _decoded(path: Path, image: Image.Image) -> np.ndarray:
     """The pixels of a PNG or JPEG that was opened, grey, colours or indices as they stand in the file."""
-    if png_decode is None or _png_depth(path) not in ((8, _GREY), (8, _RGB)):
+    if png_decode is None or _png_depth(path) not in ((8, _GREY), (16, _GREY), (8, _RGB)):
         return _pillow_array(image)
     array = np.atleast_3d(png_decode(path.read_bytes()))
     return array[:, :, : len(image.getbands())]  # a colour that stands for "transparent" adds one

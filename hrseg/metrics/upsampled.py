@@ -42,13 +42,14 @@ def _labels(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
 
     planes = logits[0].flatten(1).contiguous()  # [K, h * w]
     rows, columns = (_cells(logits, axis, size[axis - 2], align_corners) for axis in (2, 3))
-    coarse, leads = (_corners(each.view(height, width)) for each in _leader(planes, OF_TORCH * largest, kind))
-    clear = torch.stack(leads).all(0)
-    for label in coarse[1:]:
-        clear &= label == coarse[0]
+    label, leads = (each.view(height, width) for each in _leader(planes, OF_TORCH * largest, kind))
+    coarse, clear = _corners(label), torch.stack(_corners(leads)).all(0)
+    for corner in coarse[1:]:
+        clear &= corner == coarse[0]
     labels = coarse[0].index_select(1, columns.of_pixel).index_select(0, rows.of_pixel)
 
-    flat, doubtful = labels.view(-1), []
+    flat = labels.view(-1)
+    doubtful: list[tuple[Tensor, Tensor]] = []  # pixels, and the classes that may be theirs
     places = _corners(torch.arange(height * width, device=logits.device).view(height, width))
     for cells in (~clear).nonzero().split(CELLS):
         down, right = cells.T
@@ -67,7 +68,7 @@ def _labels(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
         flat[pixels[left]] = values.argmax(0).to(kind)
         tied = near.sum(0) > 1
         doubtful.append((pixels[left[tied]], near[:, tied].any(1)))
-    chosen = torch.cat([pixels for pixels, _ in doubtful]) if doubtful else []
+    chosen = torch.cat([pixels for pixels, _ in doubtful] or [flat[:0]])
     if len(chosen):
         contenders = torch.stack([near for _, near in doubtful]).any(0).nonzero()[:, 0]
         # There each class is interpolated by itself; in channels_last several at once.

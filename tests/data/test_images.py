@@ -51,9 +51,9 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
 
 
 @pytest.mark.parametrize("transparent", [False, True])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch, channels, transparent):
-    path, pixels = tmp_path / "a.png", values("uint8", 5, 7, channels)
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (1, "uint16"), (3, "uint8")])
+def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch, channels, dtype, transparent):
+    path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
     color = {"transparency": 9 if channels == 1 else (1, 2, 3)} if transparent else {}
     Image.fromarray(pixels.squeeze()).save(path, **color)
     assert images.png_decode is not None  # the extra `fast`, which the tests install

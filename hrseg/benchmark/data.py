@@ -1,0 +1,197 @@
+"""A training sample from a PNG of 2048x1024, from hrseg's caches and through a plain albumentations pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from hrseg.benchmark import scenes
+from hrseg.benchmark.measure import Case, Options, Row, missing
+from hrseg.config import AugmentConfig
+from hrseg.data import cache
+from hrseg.data.cityscapes import Cityscapes
+from hrseg.data.cityscapes_labels import id_to_train_id
+from hrseg.data.loader import TrainSet
+from hrseg.data.resize import resize
+from hrseg.data.transforms import A, train_transform
+from hrseg.task import Sample
+
+SCENES = 3
+AUGMENT = AugmentConfig(scale=(0.5, 2.0), crop=(512, 1024), flip=0.5)
+WINDOW_ALONE = AugmentConfig(scale=(0.5, 2.0), crop=(512, 1024), flip=0)
+
+
+def cases(options: Options) -> Iterator[Case]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # as in a worker of either side
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        scenes.write(root, SCENES)
+        yield samples(root)
+        yield scaling(root)
+    cv2.setNumThreads(threads)
+
+
+def samples(root: Path) -> Case:
+    """One training sample after another, of a share of the epochs drawn once."""
+    plain = Cityscapes(root, "val")
+    reason = missing("imagecodecs")
+    strips: Any = reason or cache.cached(plain, "strips", root / "cache", root, progress=False)
+    raw = cache.cached(plain, "raw", root / "cache", root, progress=False)
+
+    def side(dataset: Any) -> Callable[[], None] | str:
+        if isinstance(dataset, str):
+            return dataset
+        reader, keys = TrainSet(dataset, train_transform(AUGMENT, plain.space)), _keys()
+
+        def read() -> None:
+            for _ in range(SCENES):
+                reader[next(keys)]
+
+        return read
+
+    def equal() -> str:
+        return _same_as_resized(plain, [d for d in (plain, strips, raw) if not isinstance(d, str)])
+
+    sides = {
+        "hrseg": side(plain), "hrseg, strips": side(strips), "hrseg, raw": side(raw),
+        "cv2": textbook(plain, cv2_pair), "PIL": textbook(plain, pillow_pair),
+    }  # fmt: skip
+    images = sum(path.stat().st_size for path in (root / "leftImg8bit").rglob("*.png"))
+    size = sum(path.stat().st_size for path in (root / "cache").rglob("*.strips")) / images
+    what, against = f"{SCENES} training samples 2048x1024 to 512x1024,", "albumentations, cv2"
+    rows = [
+        Row(f"{what} PNG", against, ["hrseg"], ["cv2"], 0.62, equal=equal, why=reason),
+        Row(f"{what} PNG", "albumentations, PIL", ["hrseg"], ["PIL"], 0.62),
+        Row(f"{what} strips, {size:.2f} x the PNGs", against, ["hrseg, strips"], ["cv2"], 0.14, equal=equal),
+        Row(f"{what} raw", against, ["hrseg, raw"], ["cv2"], 0.065, aim=0.03, equal=equal),
+    ]
+    return Case(sides, rows)
+
+
+def _keys() -> Iterator[tuple[int, int]]:
+    return itertools.cycle([(epoch, index) for epoch in range(16) for index in range(SCENES)])
+
+
+def _same_as_resized(plain: Cityscapes, datasets: list[Any]) -> str:
+    """Windows against those of the resized whole: labels equal, images within a grey level; caches bit for bit."""
+    transform = train_transform(WINDOW_ALONE, plain.space)
+    for key in [next(keys) for keys in [_keys()] for _ in range(2 * SCENES)]:
+        image, target, _ = plain[key[1]]
+        assert target is not None
+        rng = np.random.default_rng(key)
+        found = [transform(each.open(key[1]) if hasattr(each, "open") else each[key[1]], np.random.default_rng(key))
+                 for each in datasets]  # fmt: skip
+        assert all(_equal(one, found[0]) for one in found), "caches"
+        rng.integers(2**63)
+        size = transform.window.random_size(image.shape[:2], rng)
+        height, width = (min(pair) for pair in zip((512, 1024), size, strict=True))
+        top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+        window = slice(top, top + height), slice(left, left + width)
+        labels = found[0].target
+        assert labels is not None
+        assert np.array_equal(resize(target, size, cv2.INTER_NEAREST_EXACT)[window], labels[:height, :width]), "labels"
+        off = np.abs(resize(image, size)[window].astype(int) - found[0].image[:height, :width])
+        assert off.max() <= 1, f"{off.max()} grey levels"
+    for each, i in itertools.product(datasets, range(SCENES)):
+        assert _equal(each[i], plain[i]), "caches"
+    return "labels equal, images within 1 grey level, caches bit by bit"
+
+
+def _equal(one: Sample, other: Sample) -> bool:
+    assert one.target is not None and other.target is not None
+    return np.array_equal(one.image, other.image) and np.array_equal(one.target, other.target)
+
+
+def cv2_pair(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    read = cv2.imread(str(image))
+    assert read is not None
+    return cv2.cvtColor(read, cv2.COLOR_BGR2RGB), np.asarray(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED))
+
+
+def pillow_pair(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(Image.open(image)), np.asarray(Image.open(mask))
+
+
+def textbook(dataset: Cityscapes, read: Callable[[Path, Path], tuple[np.ndarray, np.ndarray]]) -> Callable[[], None]:
+    """Decode, map the ids, resize everything, crop, flip, normalise."""
+    steps = [A.RandomScale((-0.5, 1.0), p=1), A.PadIfNeeded(512, 1024), A.RandomCrop(512, 1024), A.HorizontalFlip(),
+             A.Normalize()]  # fmt: skip
+    pipeline, table = A.Compose(steps, seed=0), id_to_train_id()
+    places = itertools.cycle(range(SCENES))
+
+    def side() -> None:
+        for _ in range(SCENES):
+            image_path, mask_path = dataset.files(next(places))
+            assert isinstance(mask_path, Path)
+            image, mask = read(image_path, mask_path)
+            out = pipeline(image=image, mask=table[mask])
+        torch.from_numpy(out["image"].transpose(2, 0, 1)), torch.from_numpy(out["mask"])
+
+    return side
+
+
+# Two processes against one, each on a CPU of its own
+
+
+def scaling(root: Path) -> Case:
+    """Seconds a sample: of one process on one CPU and of two on one each, as torchrun would divide the samples."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cpus) < 2:
+        sides: dict[str, Any] = dict.fromkeys(("two processes", "one process"), "needs two CPUs")
+    else:
+        sides = {
+            "two processes": lambda: _seconds_a_sample(root, cpus[:2]),
+            "one process": lambda: _seconds_a_sample(root, cpus[:1]),
+        }
+    what = "seconds a training sample, two processes on a CPU each"
+    return Case(
+        sides, [Row(what, "one process on one", ["two processes"], ["one process"], 1 / 1.8)], unit="s by itself"
+    )
+
+
+def _seconds_a_sample(root: Path, cpus: list[int]) -> float:
+    command = [sys.executable, "-m", "hrseg.benchmark.data", str(root)]
+    workers = [
+        subprocess.Popen([*command, str(cpu), str(rank), str(len(cpus))], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for rank, cpu in enumerate(cpus)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()  # it has imported everything
+    start = time.perf_counter()
+    for worker in workers:
+        worker.communicate(b"go\n")
+    return (time.perf_counter() - start) / WORK
+
+
+WORK = 48  # samples in all
+
+
+def _work(root: str, cpu: str, rank: str, world_size: str) -> None:
+    """This process's share of the samples, on one CPU."""
+    os.sched_setaffinity(0, [int(cpu)])
+    cv2.setNumThreads(1)
+    dataset = Cityscapes(root, "val")
+    reader, keys = TrainSet(dataset, train_transform(AUGMENT, dataset.space)), _keys()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number, key in enumerate(itertools.islice(keys, WORK)):
+        if number % int(world_size) == int(rank):
+            reader[key]
+
+
+if __name__ == "__main__":
+    _work(*sys.argv[1:])
