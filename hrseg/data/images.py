@@ -19,7 +19,7 @@ from hrseg.errors import DataError
 try:
     from imagecodecs import png_decode
 except ImportError:  # an extra: the same pixels in two thirds of Pillow's time
-    png_decode = None
+    png_decode = None  # type: ignore[assignment]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
