@@ -271,3 +271,11 @@ def test_citation_and_changes_name_this_version():
     latest = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert citation["version"] == latest[1] == hrseg.__version__
     assert str(citation["date-released"]) == latest[2]
+
+
+def test_scaling_counts_the_parameters_that_the_networks_have():
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for variant in ("w18", "w48"):
+        with torch.device("meta"):
+            network = hrseg.HRNetV2(f"hrnetv2_{variant}")
+        assert f"| {sum(p.numel() for p in network.parameters()):,} |" in text

@@ -55,13 +55,15 @@ class Strips:
         left, right, _ = where[-1].indices(width)
         count = math.prod(self.shape) // (height * width)
         planes = np.empty((count, stop - top, right - left), f"u{self.dtype.itemsize}")
+        buffer = np.empty((count * ROWS * width,), planes.dtype)  # for all strips: touching new memory is slow
         with self.path.open("rb", buffering=0) as file:
             for strip in range(top // ROWS, -(-stop // ROWS)):
                 first, last = strip * ROWS, min((strip + 1) * ROWS, height)
                 start, end = self.starts[strip : strip + 2]
                 file.seek(start)
-                packed = np.frombuffer(_codec().zstd_decode(file.read(end - start)), planes.dtype)
-                part = packed.reshape(count, last - first, width)[:, : stop - first]
+                unpacked = buffer[: count * (last - first) * width]
+                _codec().zstd_decode(file.read(end - start), out=unpacked.view(np.uint8))
+                part = unpacked.reshape(count, last - first, width)[:, : stop - first]
                 part = _from_differences(part, left, right) if self.is_image else part[..., left:right]
                 part = part[:, max(top - first, 0) :]
                 below = max(first - top, 0)
