@@ -26,8 +26,8 @@ from hrseg.config import EvalConfig
 from hrseg.data import picture as pictures_in
 from hrseg.data.loader import resize_short_side
 from hrseg.data.picture import MAX_PIXELS, ForModel
-from hrseg.engine.evaluate import PRECISIONS
-from hrseg.engine.infer import Inference
+from hrseg.engine.evaluate import FEW, PRECISIONS
+from hrseg.engine.infer import Inference, fast_form
 from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.engine.tiles import GRID, SMALLEST, blended
 from hrseg.errors import ConfigError, DataError, HrsegError
@@ -103,7 +103,7 @@ class Predictor:
             "fp32" if self.device.type == "cpu" else config.precision or settings.train.precision
         )
         network = ensemble(members).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network.eval()
+        self.network, self._autocast, self._passes = network.eval(), self.precision, 0
         self._said: set[str] = set()
 
     def __call__(
@@ -169,8 +169,11 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Logits [N, K, H, W] of images [N, C, H, W] in the models' range of values."""
+        self._passes += 1
+        if self._passes == FEW and self.precision != "fp16":  # from here on it is worth the seconds that it takes
+            self.network, self._autocast = fast_form(self.network, "auto", self.precision), "fp32"
         tensor = images.to(self.device).float()
-        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+        with torch.autocast(self.device.type, PRECISIONS[self._autocast], enabled=self._autocast != "fp32"):
             return self.inference(self.network, tensor)
 
     def _in_tiles(self, size: tuple[int, int]) -> bool:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import hrseg
+from hrseg.engine.evaluate import FEW
 from hrseg.engine.predictor import PredictionWriter, Predictor, enlarged_rows
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.task import LabelSpace, SegmentationClass, Task
@@ -61,6 +62,15 @@ def test_a_large_picture_in_tiles_is_nearly_that_of_the_whole(saved):
     assert np.abs(tiled.probabilities.sum(0) - 1).max() < 1e-5
     with pytest.raises(HrsegError, match="probabilities=True"):
         _ = Predictor(saved, "cpu", tile=256)(image).probabilities
+
+
+def test_after_some_pictures_the_fast_form_gives_the_same(saved, photo, prediction):
+    predictor = hrseg.Predictor(saved, "cpu")
+    plain = predictor.network
+    for _ in range(FEW):
+        last = predictor(photo)
+    assert predictor.network is not plain
+    np.testing.assert_allclose(last.probabilities, prediction.probabilities, atol=1e-5)
 
 
 def test_several_checkpoints_are_averaged(saved, photo, prediction, tmp_path):

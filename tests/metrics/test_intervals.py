@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.special import stdtrit
@@ -85,7 +87,9 @@ def street(rng: np.random.Generator, clusters: int, *, equal: bool) -> tuple[Mea
     return Measure(counts, lambda sums: np.nanmean(ratio(sums[..., :8], sums[..., 8:]), axis=-1)), of
 
 
-def coverage(clusters: int, trials: int, *, equal: bool) -> float:
+def coverage(
+    clusters: int, trials: int, *, equal: bool, interval: Callable[..., tuple[float, float]] = interval
+) -> float:
     """The share of trials in which the interval holds the score of the city that all clusters come from."""
     rng = np.random.default_rng(clusters)
     truth = float(street(rng, 40_000, equal=equal)[0].value())
@@ -108,6 +112,22 @@ def test_19_of_20_intervals_hold_the_truth_with_few_clusters_and_with_many(clust
     covered = coverage(clusters, 4000, equal=equal)
     print(f"{clusters} clusters, {'equal' if equal else 'unequal'}: {covered:.4f}")
     assert 0.93 <= covered <= 0.97
+
+
+def percentiles(measure: Measure, clusters: np.ndarray) -> tuple[float, float]:
+    """The interval that is not used: percentiles of a bootstrap over clusters."""
+    sums = np.stack([measure.counts[clusters == c].sum(axis=0) for c in np.unique(clusters)])
+    draws = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), 1000)
+    low, high = np.nanpercentile(measure.of(draws @ sums), [2.5, 97.5])
+    return float(low), float(high)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clusters", [3, 10])
+def test_percentiles_of_a_bootstrap_over_few_clusters_would_not(clusters):
+    covered = [coverage(clusters, 1000, equal=equal, interval=percentiles) for equal in (True, False)]
+    print(f"{clusters} clusters: percentiles hold {covered[0]:.3f} (equal), {covered[1]:.3f} (unequal)")
+    assert max(covered) < 0.93
 
 
 def test_what_is_hard_for_both_cancels_in_a_difference():
