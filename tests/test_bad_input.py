@@ -400,6 +400,7 @@ def place(sound, monkeypatch):
     shutil.copytree(sound / "sound", folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["tools/command.py"])  # which argparse puts before its own errors
     yield Place(folder)
     shutil.rmtree(folder)
 

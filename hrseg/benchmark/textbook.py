@@ -45,8 +45,8 @@ class Textbook(nn.Module):
 
 def pair(variant: str) -> tuple[Textbook, hrseg.HRNetV2]:
     """The textbook's network and hrseg's with the same weights, under which features keep their size."""
-    theirs, ours = Textbook(variant), hrseg.HRNetV2(f"hrnetv2_{variant}_nearest", classes=CLASSES)
     torch.manual_seed(0)
+    theirs, ours = Textbook(variant), hrseg.HRNetV2(f"hrnetv2_{variant}_nearest", classes=CLASSES)
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
