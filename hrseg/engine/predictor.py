@@ -103,7 +103,8 @@ class Predictor:
             "fp32" if self.device.type == "cpu" else config.precision or settings.train.precision
         )
         network = ensemble(members).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network, self._autocast, self._passes = network.eval(), self.precision, 0
+        self.network: torch.nn.Module = network.eval()
+        self._autocast, self._passes = self.precision, 0
         self._said: set[str] = set()
 
     def __call__(
