@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from hrseg.metrics import (
     Scores,
     boundary_areas,
     calibration_counts,
+    confusion_matrix,
     scores,
     scores_of,
 )
@@ -97,24 +99,28 @@ class Judge:
         *,
         confidence: np.ndarray | Tensor | None = None,
         label_ids: np.ndarray | None = None,
+        instance_ids: np.ndarray | None = None,
     ) -> None:
         """Count one image.
 
         prediction, target: class indices [H, W], or {0, 1} [L, H, W]. confidence: the probability of what is predicted,
         at every third pixel of every third row. label_ids: the prediction as ids of the data set's label table, where
-        it was made as such; they tell apart what is no class.
+        it was made as such; they tell apart what is no class. instance_ids: what `read_instances` gives, if it was
+        called already.
         """
         name, ignore_index = self.dataset.names[index], self.space.ignore_index
         calibration = None
         if confidence is not None:
             predicted, truth = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
             calibration = calibration_counts(confidence, predicted, truth, ignore_index)
-        counts = ImageCounts(
-            self.total.update(prediction, target),
-            self._boundary(prediction, target),
-            self._instances(index, prediction, target, label_ids),
-            calibration,
-        )
+        confusion, by_id = self._confusion(prediction, target, label_ids)
+        instances = None
+        if by_id is not None:
+            ids = label_ids
+            if ids is None:
+                ids = cv2.LUT(prediction.astype(np.uint8, copy=False), self.dataset.label_ids)
+            instances = self._instances(index, by_id, ids, instance_ids)
+        counts = ImageCounts(confusion, self._boundary(prediction, target), instances, calibration)
         self.per_image.add(index, name, counts, cluster_of(self.dataset, index, self.cluster))
 
     def miou(self) -> float:
@@ -140,19 +146,42 @@ class Judge:
             return boundary_areas(prediction, target, classes + 1, ignore_index, dilation_ratio=ratio)[:, :classes]
         return boundary_areas(prediction, target, classes, ignore_index, dilation_ratio=ratio)
 
-    def _instances(
-        self, index: int, prediction: np.ndarray, target: np.ndarray, label_ids: np.ndarray | None
-    ) -> np.ndarray | None:
+    def read_instances(self, index: int) -> np.ndarray | None:
+        """The instance ids of an image [H, W]; None where instances are not scored. Raises DataError."""
+        return None if self.instances is None else read_mask(self.dataset.instance_path(index))
+
+    def _confusion(
+        self, prediction: np.ndarray, target: np.ndarray, label_ids: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels by true and predicted class; and by label id where instances are scored. Counted once for both."""
         if self.instances is None:
-            return None
+            return self.total.update(prediction, target), None
+        classes, ids = len(self.space.classes), self.dataset.label_ids
+        by_id = np.zeros((256, 256), np.int64)
+        if label_ids is None or not self.per_image.void_predictions:
+            counts = self.total.update(prediction, target)
+            by_id[np.ix_(ids[:classes], ids[:classes])] = counts[:, :classes]
+            return counts, by_id
+        by_class_and_id = confusion_matrix(label_ids, target, 256, self.space.ignore_index)[:classes]
+        by_id[ids[:classes]] = by_class_and_id
+        counts = np.zeros((classes, classes + 1), np.int64)
+        counts[:, :classes] = by_class_and_id[:, ids[:classes]]
+        counts[:, classes] = by_class_and_id.sum(axis=1) - counts.sum(axis=1)
+        self.total.add(counts)
+        return counts, by_id
+
+    def _instances(
+        self, index: int, by_id: np.ndarray, label_ids: np.ndarray, instance_ids: np.ndarray | None
+    ) -> np.ndarray | None:
+        assert self.instances is not None
         path = self.dataset.instance_path(index)
-        instance_ids = read_mask(path)
-        if instance_ids.shape != target.shape:
+        if instance_ids is None:
+            instance_ids = read_mask(path)
+        if instance_ids.shape != label_ids.shape:
             size = "x".join(map(str, instance_ids.shape))
-            raise DataError(path, f"is {size} (height x width), the labels {target.shape[0]}x{target.shape[1]}.")
-        ids = self.dataset.label_ids
+            raise DataError(path, f"is {size} (height x width), the labels {label_ids.shape[0]}x{label_ids.shape[1]}.")
         try:
-            return self.instances.update(ids[prediction] if label_ids is None else label_ids, ids[target], instance_ids)
+            return self.instances.add(by_id, label_ids, instance_ids)
         except ValueError as error:
             raise DataError(path, f"{error}.") from error
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from hrseg import distributed
@@ -63,6 +66,15 @@ def _grouped(keys: Mapping[str, str]) -> dict[str, list[str]]:
     return groups
 
 
+class _Read(NamedTuple):
+    """What the files of one image hold."""
+
+    target: np.ndarray
+    prediction: np.ndarray
+    label_ids: np.ndarray | None
+    instance_ids: np.ndarray | None
+
+
 class Predictions:
     """A folder of PNG files, one for each image, as class indices.
 
@@ -101,24 +113,46 @@ class Predictions:
         if self._table is None:
             return self.dataset.to_indices(mask, path), None
         indices = self._labels(mask, path, "Does it hold trainIds? Then add --ids classes.")
-        self._highest = max(self._highest, int(mask.max(initial=0)))
         return indices, mask
 
     def evaluate(self, judge: Judge, on_prediction: Any, bar: Any) -> None:
         """Let the judge count this process's share of the files. Raises DataError for a file of another size."""
-        for index in range(distributed.rank(), len(self.paths), distributed.world_size()):
-            target = self.dataset.read_target(index) if hasattr(self.dataset, "read_target") else self.dataset[index][1]
-            if target is None:
-                raise DataError(self.dataset.names[index], "has no labels to score against.", "Choose another split.")
-            prediction, label_ids = self.read(index)
-            if prediction.shape != target.shape:
-                sizes = ("x".join(map(str, plane.shape)) for plane in (prediction, target))
-                what = "is {} (height x width), the labels of the image are {}.".format(*sizes)
-                raise DataError(self.paths[index], what, "Save predictions at the size of the labels.")
-            judge.add(index, prediction, target, label_ids=label_ids)
+        for index, (target, prediction, label_ids, instance_ids) in self._read_ahead(judge):
+            if label_ids is not None:
+                self._highest = max(self._highest, int(label_ids.max(initial=0)))
+            judge.add(index, prediction, target, label_ids=label_ids, instance_ids=instance_ids)
             on_prediction(index, prediction)
             bar.update()
         self._require_label_ids()
+
+    def _read_ahead(self, judge: Judge) -> Iterator[tuple[int, _Read]]:
+        """This process's share; while one image is counted, as many threads as torch has decode the next."""
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[tuple[int, Future[_Read]]] = deque()
+            try:
+                for index in range(distributed.rank(), len(self.paths), distributed.world_size()):
+                    waiting.append((index, pool.submit(self._read_all, judge, index)))
+                    if len(waiting) > 2 * threads:
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                while waiting:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _read_all(self, judge: Judge, index: int) -> _Read:
+        dataset = self.dataset
+        target = dataset.read_target(index) if hasattr(dataset, "read_target") else dataset[index][1]
+        if target is None:
+            raise DataError(dataset.names[index], "has no labels to score against.", "Choose another split.")
+        prediction, label_ids = self.read(index)
+        if prediction.shape != target.shape:
+            sizes = ("x".join(map(str, plane.shape)) for plane in (prediction, target))
+            what = "is {} (height x width), the labels of the image are {}.".format(*sizes)
+            raise DataError(self.paths[index], what, "Save predictions at the size of the labels.")
+        return _Read(target, prediction, label_ids, judge.read_instances(index))
 
     def _require_label_ids(self) -> None:
         if self._table is None or not self.check:

@@ -88,16 +88,20 @@ class ConfusionMatrix:
 
     def update(self, prediction: Labels, target: Labels) -> np.ndarray:
         """Count one image or a batch; returns what it added. Raises ValueError for values that are no class."""
-        if self._synced:
-            raise RuntimeError("the matrix holds the sum over all processes: reset it before counting on")
         if self.multilabel:
             added = multilabel_confusion(prediction, target, self.classes, self.ignore_index)
         else:
             added = confusion_matrix(
                 prediction, target, self.classes, self.ignore_index, void_predictions=self.void_predictions
             )
-        self._counts += added
+        self.add(added)
         return added
+
+    def add(self, counts: np.ndarray) -> None:
+        """Add a matrix that was counted elsewhere, of the shape that `compute` returns."""
+        if self._synced:
+            raise RuntimeError("the matrix holds the sum over all processes: reset it before counting on")
+        self._counts += counts
 
     def compute(self) -> np.ndarray:
         """The sum so far, int64 [K, K], [K, K + 1] with void_predictions, [K, 2, 2] for multilabel; row = truth."""

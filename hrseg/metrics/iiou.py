@@ -97,18 +97,27 @@ class InstanceIoU:
         Returns what it added, float64 [2, M]: weighted pixels that are right, and all that count, of each class and
         then each category. Raises ValueError for ids above those of the table.
         """
-        prediction, label_ids, instance_ids = map(np.asarray, (prediction, label_ids, instance_ids))
-        confusion = confusion_matrix(prediction, label_ids, self._values, IGNORE_INDEX)
-        of_object = instance_ids >= 1000
-        pixels = np.bincount(instance_ids[of_object])
+        prediction, label_ids = map(np.asarray, (prediction, label_ids))
+        return self.add(confusion_matrix(prediction, label_ids, self._values, IGNORE_INDEX), prediction, instance_ids)
+
+    def add(self, confusion: np.ndarray, prediction: np.ndarray, instance_ids: np.ndarray) -> np.ndarray:
+        """As `update`, of an image whose pixels were counted already.
+
+        confusion: int64 [V, V] by true and predicted id of the table; rows of ignored labels may be left empty.
+        """
+        instance_ids = np.asarray(instance_ids).reshape(-1)
+        places = np.flatnonzero(instance_ids >= 1000)
+        of_object, said = instance_ids[places], np.asarray(prediction).reshape(-1)[places]
+        pixels = np.bincount(of_object)
         objects = np.flatnonzero(pixels)
         label = objects // 1000
         if label.size and label.max() >= self._values:
             raise ValueError(f"instance ids hold {objects.max()}, an object of no label in the table")
         # Pixels of each object by predicted label.
-        cells = instance_ids[of_object].astype(np.int64) * self._values + prediction[of_object]
-        predicted = np.bincount(cells, minlength=(int(objects.max(initial=0)) + 1) * self._values)
-        predicted = predicted.reshape(-1, self._values)[objects]
+        number = np.zeros(len(pixels), np.intp)
+        number[objects] = np.arange(len(objects))
+        predicted = np.bincount(number[of_object] * self._values + said, minlength=len(objects) * self._values)
+        predicted = predicted.reshape(-1, self._values)
         weight = self._weight[label] / pixels[objects]
         right = weight * predicted[np.arange(len(objects)), label]
         near = weight * (predicted * self._same_category[label]).sum(axis=1)

@@ -105,6 +105,20 @@ def test_hostile_predictions_are_scored_as_the_official_judge_scores_them(tmp_pa
     assert_equals_the_judge(scores_of(scored(dataset, folder)).to_plain(), official(dataset, folder))
 
 
+def test_files_read_by_several_threads_are_counted_each_with_its_own_image(tmp_path):
+    dataset, folder = hostile_city(tmp_path, 3, images=9)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(scored(dataset, folder))
+    finally:
+        torch.set_num_threads(threads)
+    assert [one.names for one in found] == [list(dataset.names)] * 2
+    assert np.array_equal(*(np.stack([one[i] for i in range(9)]) for one in found))
+    assert scores_of(found[0]).iiou == pytest.approx(scores_of(found[1]).iiou, abs=0, nan_ok=True)
+
+
 def test_the_84_golden_scores_come_out_of_the_command(tmp_path):
     judge = HERE / "data/golden/cityscapes_judge"
     root = shutil.copytree(judge / "cityscapes", tmp_path / "city")
