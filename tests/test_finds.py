@@ -55,6 +55,7 @@ FINDS = [
     ("checkpoint", b"\x80\x04\x95" + b"\xff" * 8 + b"."),  # a frame of 2^64 bytes
     ("checkpoint", b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b"."),  # a number of 255 bytes
     ("checkpoint", b"\x80\x02]r\xff\xff\xff\x7f" + b"0."),  # a list to be remembered under the number 2^31 - 1
+    ("checkpoint", b"\x80\x05\x96" + b"\0" * 4 + b"\1" + b"\0" * 3 + b"."),  # a bytearray of 4 GiB
     ("checkpoint", legacy()[:40] + b"0" * 5 + legacy()[40:]),  # the stack is popped when it is empty
     ("checkpoint", storage_elsewhere()),
     ("picture", in_a_circle()),

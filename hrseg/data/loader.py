@@ -6,6 +6,7 @@ save, and the number of workers changes nothing.
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -262,6 +263,7 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # one thread a worker; OpenCV's pool does not survive a fork either
     torch.set_num_threads(1)
+    gc.freeze()  # to look through what came with the fork would copy every page of it
 
 
 class Loader:

@@ -107,7 +107,7 @@ def verdict(miou: Difference, seeds: tuple[int, int]) -> str:
         said = f"Mean IoU: {better} is better by {100 * abs(miou.difference):.2f} points ({interval})."
     if max(seeds) == 1:
         said += (
-            "\nONE SEED EACH: these weights were compared, not the methods. What another seed would change is not in "
+            "\nONE SEED EACH: these two runs were compared, not the methods. What another seed would change is not in "
             "the interval; train several and give them with --against."
         )
     return said
