@@ -196,7 +196,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         # Its length is a number in the file, and room is made for it before a byte is read. Weights have no use for it.
         raise pickle.UnpicklingError("it holds a bytearray, which is no tensor and no plain value; nothing was run")
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _refused}  # type: ignore[attr-defined]
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _refused}  # type: ignore[attr-defined, dict-item]
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
