@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -39,7 +38,7 @@ from hrseg.report import examples, page, pictures
 from hrseg.report.facts import image_ious
 from hrseg.task import LabelSpace, Normalisation, Task
 from hrseg.tracking import Example
-from hrseg.weights.source import locate
+from hrseg.weights.source import locate, sha256
 
 log = logging.getLogger(__name__)
 
@@ -279,12 +278,7 @@ def write_evidence(
 
 
 def _identity(path: Path, step: int | None) -> dict[str, Any]:
-    return {"path": str(path), "sha256": _sha256(path), "step": step}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": str(path), "sha256": sha256(path), "step": step}
 
 
 def versions() -> dict[str, str]:

@@ -30,7 +30,7 @@ from hrseg.engine.predictor import TILE, Band, PredictionWriter, Predictor, coun
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Task
-from hrseg.weights.source import locate
+from hrseg.weights.source import locate, sha256
 
 INPUT, STATE = "hrseg input", "hrseg state"  # keywords of what a result says of its making
 
@@ -444,10 +444,7 @@ def _scales(word: str) -> list[float]:
 
 
 def _made_by(args: argparse.Namespace, predictor: Predictor) -> str:
-    sums = []
-    for source in args.checkpoint:
-        with locate(source).open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    sums = [sha256(locate(source)) for source in args.checkpoint]
     return f"{sums} {predictor.inference} {predictor.short_side} {predictor.tile} {predictor.precision}"
 
 
