@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/python tools/test.py --checkpoint runs/demo/checkpoints/best.pt
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not long" --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest -m "not long" --numprocesses=2 --dist=loadfile --max-worker-restart=0
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrseg.errors import HrsegError
 from hrseg.export.deployed import Deployed
+from hrseg.models.engines import openvino_core
 from hrseg.models.onnx import free_dimensions, quiet, to_onnx
 
 METADATA = "hrseg"  # the name of the metadata inside a file, JSON
@@ -58,8 +59,8 @@ def _run_onnx(path: Path) -> Runner:
 
 
 def _run_openvino(path: Path) -> Runner:
-    core = need("openvino", "export,openvino").Core()
-    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    need("openvino", "export,openvino")
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
 

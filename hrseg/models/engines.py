@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import operator
@@ -168,10 +169,20 @@ def _onnxruntime(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
 
 
-def _openvino(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's core, for the life of the process.
+
+    A core gives the thread a stack of its own for signals and takes it away at its end. Where two end in the order in
+    which they began, the next signal meets no stack and ends the process: of a worker that is done, for example.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
+    core = openvino_core()
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",

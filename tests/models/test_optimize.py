@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -57,6 +59,25 @@ def test_logits_are_those_of_the_model(architecture, suffix, backend):
             expected = model(image(*size, batch=2))
         for _ in range(2):  # the first answer of a size is torch's
             assert difference(fast(image(*size, batch=2)), expected) < 1e-5
+
+
+SIGNALS = f"""
+import gc, os, signal, torch, hrseg
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+fast = hrseg.optimize(hrseg.HRNetV2("{SMALL}"), "openvino")
+for width in (32, 64, 96):
+    fast(torch.zeros(1, 3, 32, width))
+del fast
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_handled_after_engines_of_several_sizes_are_gone():
+    """Such as that of a data loader's worker which has ended, after a validation."""
+    pytest.importorskip("openvino")
+    run = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
 
 
 @pytest.mark.parametrize(
