@@ -243,7 +243,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         plain = self.to_plain()
-        style = {"sort_keys": False, "default_flow_style": None, "width": 120}
+        style: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": 120}
         text = yaml.safe_dump(plain, allow_unicode=True, **style)
         # Unescaped, some rare line separators are read back as spaces.
         return text if yaml.safe_load(text) == plain else yaml.safe_dump(plain, **style)
