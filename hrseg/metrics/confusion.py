@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ Labels = np.ndarray | Tensor
 
 # cv2.calcHist answers in float32, which counts exactly up to 2^24.
 EXACT_PIXELS = 2**24 - 1
+WORTH_A_THREAD = 2**19  # pixels
 
 
 def confusion_matrix(
@@ -137,10 +140,15 @@ def _integers(labels: Labels) -> Tensor:
 def _by_histogram(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
     """int64 [K + 1, K + 1], where the last row and column hold all values that are no class; uint8 on the CPU."""
     planes = [plane.numpy().reshape(1, -1) for plane in (target, prediction)]
-    all_values = np.zeros((256, 256), np.int64)
-    for start in range(0, target.numel(), EXACT_PIXELS):
-        part = [np.ascontiguousarray(plane[:, start : start + EXACT_PIXELS]) for plane in planes]
-        all_values += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    share = -(-target.numel() // torch.get_num_threads())  # of each thread
+    step = min(max(share, WORTH_A_THREAD), EXACT_PIXELS)
+    parts = [[plane[:, start : start + step] for plane in planes] for start in range(0, target.numel(), step)]
+    if len(parts) > 1:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            counted = list(pool.map(_histogram, parts))
+    else:
+        counted = [_histogram(part) for part in parts]
+    all_values = sum(counted, start=np.zeros((256, 256), np.int64))
     if 0 <= ignore_index < 256:
         all_values[ignore_index] = 0
     counts = np.zeros((classes + 1, classes + 1), np.int64)
@@ -150,6 +158,12 @@ def _by_histogram(prediction: Tensor, target: Tensor, classes: int, ignore_index
     counts[classes, :k] = all_values[k:, :k].sum(axis=0)
     counts[classes, classes] = all_values[k:, k:].sum()
     return counts
+
+
+def _histogram(planes: list[np.ndarray]) -> np.ndarray:
+    """int64 [256, 256]: how often each pair of values occurs in two planes of uint8."""
+    planes = [np.ascontiguousarray(plane) for plane in planes]
+    return cv2.calcHist(planes, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
 
 
 def _by_bincount(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:

@@ -50,16 +50,20 @@ def _labels(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
 
     flat = labels.view(-1)
     doubtful: list[tuple[Tensor, Tensor]] = []  # pixels, and the classes that may be theirs
-    places = _corners(torch.arange(height * width, device=logits.device).view(height, width))
-    for cells in (~clear).nonzero().split(CELLS):
-        down, right = cells.T
-        corners = [planes.index_select(1, place[down, right]) for place in places]  # four times [K, Q]
-        along, across = rows.weights[down].T, columns.weights[right].T  # [m, Q], [n, Q] of Q cells of m x n pixels
+    places = [p.flatten() for p in _corners(torch.arange(height * width, device=logits.device).view(height, width))]
+    for cells in (~clear).flatten().nonzero()[:, 0].split(CELLS):
+        down, right = cells // (width + 1), cells % (width + 1)
+        corners = [planes.index_select(1, place.index_select(0, cells)) for place in places]  # four times [K, Q]
+        # Of Q cells of m x n pixels: [m, Q] and [n, Q].
+        along, across = rows.weights.index_select(1, down), columns.weights.index_select(1, right)
         values = _blended([c[:, None, None] for c in corners], along[:, None], across).flatten(1)
-        y, x = rows.pixels[down].T[:, None], columns.pixels[right].T
+        y, x = rows.pixels.index_select(1, down)[:, None], columns.pixels.index_select(1, right)
         inside, pixels = ((y >= 0) & (x >= 0)).flatten(), (y * size[1] + x).flatten()
         label, leads = _leader(values, OF_BOTH * largest, kind)
-        flat[pixels[inside]] = label[inside]
+        if inside.all():
+            flat.index_copy_(0, pixels, label)
+        else:
+            flat[pixels[inside]] = label[inside]
         left = (inside & ~leads).nonzero()[:, 0]
         place, cell = left // len(cells), left % len(cells)
         weights = along[place // len(across), cell], across[place % len(across), cell]
@@ -87,8 +91,10 @@ def _interpolated(logits: Tensor, size: Size, align_corners: bool) -> Tensor:
 
 def _blended(corners: Sequence[Tensor], along: Tensor, across: Tensor) -> Tensor:
     above_left, above_right, below_left, below_right = corners
-    above, below = torch.lerp(above_left, above_right, across), torch.lerp(below_left, below_right, across)
-    return torch.lerp(above, below, along)
+    left, up = 1 - across, 1 - along
+    above = torch.addcmul(above_left * left, above_right, across)
+    below = torch.addcmul(below_left * left, below_right, across)
+    return torch.addcmul(above * up, below, along)
 
 
 def _leader(values: Tensor, margin: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -106,8 +112,8 @@ def _leader(values: Tensor, margin: float, kind: torch.dtype) -> tuple[Tensor, T
 class _Cells(NamedTuple):
     """What lies along an axis between place c - 1 and place c, of cell c; the first and last lie beyond the ends.
 
-    of_pixel: the cell of each pixel. pixels: those of each cell, -1 where it has fewer than others. weights: of the
-    second place, of each of these pixels.
+    of_pixel: the cell of each pixel. pixels: those of each cell [m, cells], -1 where it has fewer than others. weights:
+    of the second place, of each of these pixels.
     """
 
     of_pixel: Tensor
@@ -134,7 +140,7 @@ def _cells(logits: Tensor, axis: int, length: int, align_corners: bool) -> _Cell
     cells = torch.arange(count + 1, device=device)
     starts, stops = (torch.searchsorted(of_pixel, cells, right=right) for right in (False, True))
     slots = starts[:, None] + torch.arange(int((stops - starts).max()), device=device)
-    return _Cells(of_pixel, torch.where(slots < stops[:, None], slots, -1), weight[slots.clamp(max=length - 1)])
+    return _Cells(of_pixel, torch.where(slots < stops[:, None], slots, -1).T, weight[slots.clamp(max=length - 1)].T)
 
 
 def _corners(places: Tensor) -> tuple[Tensor, ...]:
