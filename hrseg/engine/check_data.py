@@ -58,7 +58,10 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("config", metavar="CONFIG", help="a YAML file; configs/ has some")
     arguments.add_argument("settings", nargs="*", metavar="key=value", help="e.g. data.root=data/mine")
     arguments.add_argument(
-        "--sheet", type=Path, metavar="PATH", help="picture of labels over images; default: data.png in the run folder"
+        "--sheet",
+        type=Path,
+        metavar="PATH",
+        help="picture of images and their labels; default: data.png in the run folder",
     )
     args = arguments.parse_intermixed_args(argv)
     config = settings.load(args.config, args.settings)
@@ -79,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     print(_table(space, found))
     print(_weights(space, found[config.data.train_split]))
     sheet = args.sheet or (config.run.dir or Path("runs") / Path(args.config).stem) / "data.png"
-    print(f"labels over images: {_draw(config, sets, sheet)}")
+    print(f"images and their labels: {_draw(config, sets, sheet)}")
     for warning in _warnings(space, found, config.data.train_split):
         print(f"warning: {warning}")
     return 0
@@ -154,26 +157,38 @@ def _warnings(space: LabelSpace, found: Mapping[str, Examination], train: str) -
 
 
 def _draw(config: Config, sets: Mapping[str, Any], path: Path) -> Path:
-    """The labels over a few images of each split, evenly spread."""
-    cells = []
+    """A few images of each split, evenly spread, each beside its labels over it; above them what the colours mean."""
+    shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split, dataset in sets.items():
         count = min(len(dataset), SHEET_IMAGES // len(sets))
         for i in range(count):
             image, target, name = dataset[i * len(dataset) // count]
             picture = pictures.displayable(image, build.normalisation(config, dataset[0]))
-            if target is not None:
-                picture = pictures.overlay(picture, target, dataset.space)
-            cells.append(pictures.titled(_fitted(picture), f"{split}: {name}"))
+            blank = np.full_like(picture, 255)
+            labelled = blank if target is None else pictures.overlay(picture, target, dataset.space)
+            shown[f"{split}: {name}"] = _fitted(picture), _fitted(labelled)
+    height = max(picture.shape[0] for picture, _ in shown.values())
+    pairs = {title: pictures.beside([_padded(picture, height) for picture in pair]) for title, pair in shown.items()}
+    sheet = pictures.sheet([pictures.titled(pair, title) for title, pair in pairs.items()], columns=2, gap=12)
+    space = next(iter(sets.values())).space
+    colors = {c.name: c.color for c in space.classes}
+    if space.task is not Task.MULTILABEL:
+        colors["(ignored)"] = (0, 0, 0)
     try:
-        return pictures.save(pictures.sheet(cells, columns=4), path)
+        return pictures.save(pictures.stacked([pictures.legend(colors, sheet.shape[1]), sheet]), path)
     except OSError as error:
         raise HrsegError(path, f"cannot be written: {error.strerror}.", "Choose another --sheet.") from error
 
 
 def _fitted(picture: np.ndarray) -> np.ndarray:
-    """As large as fits in a cell of the sheet, the rest white."""
+    """As large as fits in a cell of the sheet."""
     factor = min(cell / side for cell, side in zip(CELL, picture.shape, strict=False))
     height, width = (max(1, int(side * factor)) for side in picture.shape[:2])
-    cell = np.full((*CELL, 3), 255, np.uint8)
-    cell[:height, :width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _padded(picture: np.ndarray, height: int) -> np.ndarray:
+    """With white below and to the right."""
+    cell = np.full((height, CELL[1], 3), 255, np.uint8)
+    cell[: picture.shape[0], : picture.shape[1]] = picture
     return cell

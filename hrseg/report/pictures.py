@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -61,8 +61,46 @@ def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, space: 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
     """The picture under a line of text."""
     bar = np.full((22, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(bar, title, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (40, 40, 40), 1, cv2.LINE_AA)
+    _write(bar, title, (6, 16), 0.45)
     return np.concatenate([bar, picture])
+
+
+def legend(entries: Mapping[str, Sequence[int]], width: int | None = None, *, scale: float = 1.0) -> np.ndarray:
+    """Texts beside their colours, uint8 RGB [H, W, 3], column by column.
+
+    width: pixels to fill with columns; W is more where one needs more. None: up to four columns. scale: 1: letters are
+    13 pixels high.
+    """
+    size = 0.5 * scale
+    em, line = round(16 * scale), round(24 * scale)
+    text_widths = [cv2.getTextSize(_printable(text), cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] for text in entries]
+    column = max(text_widths) + 4 * em
+    columns = max(1, min((width or 4 * column) // column, len(entries)))
+    rows = math.ceil(len(entries) / columns)
+    picture = np.full((rows * line + em, max(width or 0, columns * column), 3), 255, np.uint8)
+    for number, (text, color) in enumerate(entries.items()):
+        x, y = number // rows * column + em // 2, number % rows * line + em // 2
+        corners = (x, y + line - em), (x + 3 * em // 2, y + line)
+        cv2.rectangle(picture, *corners, [int(value) for value in color], cv2.FILLED)
+        cv2.rectangle(picture, *corners, (128, 128, 128), max(1, round(scale)))
+        _write(picture, text, (x + 2 * em, y + line - em // 4), size)
+    return picture
+
+
+def _write(picture: np.ndarray, text: str, at: tuple[int, int], size: float) -> None:
+    cv2.putText(picture, _printable(text), at, cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _printable(text: str) -> str:
+    """What a name may hold and OpenCV cannot draw, line ends and bytes that are no UTF-8, as question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """One below the other, the narrower ones with white beside them."""
+    width = max(picture.shape[1] for picture in pictures)
+    padding = [((0, 0), (0, width - picture.shape[1]), (0, 0)) for picture in pictures]
+    return np.concatenate([np.pad(p, sides, constant_values=255) for p, sides in zip(pictures, padding, strict=True)])
 
 
 def beside(pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:

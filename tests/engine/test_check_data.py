@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from PIL import Image
 from hrseg import build, installed
 from hrseg.config import parse
 from hrseg.engine import check_data
+from hrseg.report import pictures
 
 
 @pytest.fixture
@@ -47,7 +49,24 @@ def test_what_is_sound_is_counted_and_drawn(scenes, capsys):
     shares = pixels / pixels.sum()
     assert "train: 4 images, 24x32 (height x width), nothing wrong" in out
     assert f"{shares[2]:.3%}" in out and f"{1 / 24:.3%}" in out  # of the pole; of the ignored row
-    assert Image.open(scenes / "sheet.png").size == (4 * 360 + 3 * 4, 2 * (240 + 22) + 4)
+
+
+def test_the_sheet_shows_each_image_beside_its_labels_and_what_the_colours_mean(scenes):
+    assert run(scenes) == 0
+    sheet = np.array(Image.open(scenes / "sheet.png"))
+    top = len(sheet) - (3 * (22 + 240) + 2 * 12)  # six images, two a row, each under its title
+    image, mask = (np.array(Image.open(scenes / folder / "train/0.png")) for folder in ("images", "masks"))
+    space = build.dataset(parse({"data": {"root": str(scenes)}}), "train").space
+    for x, expected in ((0, image), (360 + 4, pictures.overlay(image, mask, space))):
+        shown = sheet[top + 22 :][:240, x : x + 320]
+        assert np.array_equal(shown, cv2.resize(expected, (320, 240), interpolation=cv2.INTER_AREA))
+    legend = set(map(tuple, sheet[:top].reshape(-1, 3).tolist()))
+    assert {*(c.color for c in space.classes), (0, 0, 0)} <= legend  # black: ignored
+
+
+def test_a_name_that_no_font_can_draw_is_a_title_all_the_same():
+    picture = np.zeros((4, 90, 3), np.uint8)
+    assert pictures.titled(picture, "a\nb\udcff").shape == (26, 90, 3)  # OpenCV ends the process on such bytes
 
 
 def test_the_weights_are_a_loss_that_trains(scenes, capsys):
