@@ -1,4 +1,4 @@
-"""What all commands share: the exit code, and the reading of `key=value`."""
+"""What all commands share: the exit code, the reading of `key=value`, how numbers of things are told."""
 
 from __future__ import annotations
 
@@ -66,6 +66,11 @@ def parser(description: str, epilog: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 image', '2 images'."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hrseg import build, installed
 from hrseg import config as settings
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.config import Config
 from hrseg.data.checks import Examination, duplicates, examine, refuse
 from hrseg.errors import HrsegError
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 
     space = sets[config.data.train_split].space
     for split, examination in found.items():
-        print(f"{split}: {examination.opened} images, {_size_range(examination)}, nothing wrong")
+        print(f"{split}: {counted(examination.opened, 'image')}, {_size_range(examination)}, nothing wrong")
     print(_table(space, found))
     print(_weights(space, found[config.data.train_split]))
     sheet = args.sheet or (config.run.dir or Path("runs") / Path(args.config).stem) / "data.png"
@@ -153,7 +153,7 @@ def _warnings(space: LabelSpace, found: Mapping[str, Examination], train: str) -
         known = [digest for digest in examination.digests if digest]
         again = len(known) - len(set(known))
         if again:
-            yield f"split {split} holds {again} images more than once, byte by byte."
+            yield f"split {split} holds {counted(again, 'image')} more than once, byte by byte."
 
 
 def _draw(config: Config, sets: Mapping[str, Any], path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.engine.judge import cluster_of_name
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.metrics import Difference, PerImage, class_ious, difference, measures, scores_of, table
@@ -80,8 +80,13 @@ def _listed(values: Any) -> str:
     return " and ".join(dict.fromkeys(values))
 
 
-def lines(found: dict[str, Difference], seeds: tuple[int, int]) -> list[str]:
-    """A table in percent, and what follows for the mean IoU. seeds: runs of each side."""
+def alike(one: PerImage, other: PerImage) -> bool:
+    """Whether two runs on the same data counted the same in every image, as one checkpoint scored twice does."""
+    return all(np.array_equal(one[position], other[position]) for position in range(len(one)))
+
+
+def lines(found: dict[str, Difference], said: str) -> list[str]:
+    """A table in percent, and what follows from it."""
     rows = [["", "A", "B", "A - B", "95 % interval"]]
     for name, d in found.items():
         rows.append([name, _percent(np.mean(d.first)), _percent(np.mean(d.second)), _points(d.difference), ""])
@@ -92,11 +97,11 @@ def lines(found: dict[str, Difference], seeds: tuple[int, int]) -> list[str]:
         "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=False)), last])
         for name, *cells, last in rows
     ]
-    return [*(line.rstrip() for line in text), "*: the interval leaves out 0", verdict(found["miou"], seeds)]
+    return [*(line.rstrip() for line in text), "*: the interval leaves out 0", said]
 
 
 def verdict(miou: Difference, seeds: tuple[int, int]) -> str:
-    """What the difference in mean IoU says, in a sentence or two."""
+    """What the difference in mean IoU says, in a sentence or two. seeds: runs of each side."""
     if miou.interval is None:
         return "Mean IoU: no interval can be given: there are fewer than two clusters of images."
     interval = "95 % interval {} to {}".format(*map(_points, miou.interval))
@@ -179,8 +184,13 @@ def main(argv: Sequence[str]) -> int:
     run = sides[0][0]
     print(f"A: {', '.join(map(str, first))}\nB: {', '.join(map(str, second))}")
     definition = args.definition or run.definition
-    print(f"{len(run)} images in {len(set(run.clusters))} clusters; definition {definition}; in percent")
-    print("\n".join(lines(found, seeds)))
+    images, clusters = counted(len(run), "image"), counted(len(set(run.clusters)), "cluster")
+    print(f"{images} in {clusters}; definition {definition}; in percent")
+    if seeds == (1, 1) and alike(sides[0][0], sides[1][0]):
+        said = "A and B are right and wrong alike in every image: is it one checkpoint, scored twice?"
+    else:
+        said = verdict(found["miou"], seeds)
+    print("\n".join(lines(found, said)))
     if args.json:
         plain = {name: d._asdict() for name, d in found.items()}
         about = {"first": [str(p) for p in first], "second": [str(p) for p in second], "definition": definition,

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from hrseg import build, distributed
 from hrseg import config as settings
-from hrseg.cli import command, parser, split_settings
+from hrseg.cli import command, counted, parser, split_settings
 from hrseg.config import Config, RunConfig
 from hrseg.data.images import inspect_image
 from hrseg.data.loader import Normalise, eval_loader
@@ -445,7 +445,7 @@ def _finish(
 
 def _submitted(submission: Submission | None) -> int:
     if submission and (archive := submission.finish()):
-        print(f"submission: {archive}, {len(submission.dataset)} images checked")
+        print(f"submission: {archive}, {counted(len(submission.dataset), 'image')} checked")
     return 0
 
 
@@ -462,7 +462,7 @@ def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
 def summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
     """Where everything was left."""
     lines = [
-        f"mIoU {evaluation.scores.miou:.4f} ({len(evaluation.per_image)} images, "
+        f"mIoU {evaluation.scores.miou:.4f} ({counted(len(evaluation.per_image), 'image')}, "
         f"definition {evaluation.scores.definition}, {evaluation.seconds:.0f} s)",
         f"scores:   {folder / 'metrics.json'}",
         f"evidence: {folder / 'per_image.npz'}",

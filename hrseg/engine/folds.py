@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.errors import DataError, HrsegError
 from hrseg.metrics import PerImage, table
 from hrseg.metrics.summary import scores_of
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     per_image, shared = out_of_fold(args.runs)
     found = scores_of(per_image)
     print(table(found))
-    print(f"mIoU {found.miou:.4f} ({len(per_image)} images, each by a model that was trained without it)")
+    print(f"mIoU {found.miou:.4f} ({counted(len(per_image), 'image')}, each by a model that was trained without it)")
     if args.out:
         metrics = {**found.to_plain(), "split": "out of fold", "images": len(per_image), "checkpoint": None,
                    "config": shared, "runs": [str(run) for run in args.runs]}  # fmt: skip

@@ -22,17 +22,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from hrseg import distributed
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.data.picture import MAX_PIXELS, ForModel
 from hrseg.engine import cpu
 from hrseg.engine.inputs import Input, find
 from hrseg.engine.predictor import TILE, Band, PredictionWriter, Predictor, counts, id_paths, shares
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.report import pictures
+from hrseg.report.png import RGB, PngWriter
 from hrseg.task import LabelSpace, Task
 from hrseg.weights.source import locate, sha256
 
-INPUT, STATE = "hrseg input", "hrseg state"  # keywords of what a result says of its making
+# keywords of what a result says of its making
+INPUT, STATE, LEGEND = "hrseg input", "hrseg state", "hrseg legend"
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         raise HrsegError(path, f"cannot be written: {error.strerror}.", "Choose another folder.") from error
 
 
+def write_legend(path: Path, space: LabelSpace) -> None:
+    """The classes beside their colours. Raises DataError where a file that is no legend has the name."""
+    if path.exists() and LEGEND not in said(path):
+        raise DataError(path, "is no legend of hrseg; it is not written over.", "Give another --out.")
+    picture = pictures.legend({c.name: c.color for c in space.classes})
+    with PngWriter(path, picture.shape[:2], RGB, text={LEGEND: "of classes.json"}) as file:
+        file.write(picture)
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """tools/predict.py: segment pictures and films."""
@@ -378,6 +389,7 @@ def main(argv: Sequence[str]) -> int:
         distributed.barrier()  # names are found before any process writes
         if distributed.is_main():
             write_json(out / "classes.json", _classes(predictor.space))
+            write_legend(out / "legend.png", predictor.space)
         parts = distributed.gather(predict_all(predictor, inputs, outputs, batch=args.batch, workers=args.workers))
         problems = [problem for part in parts for problem in part.problems]
         if distributed.is_main():
@@ -385,7 +397,8 @@ def main(argv: Sequence[str]) -> int:
             for problem in problems:
                 print(f"error: {problem}", file=sys.stderr)
             if problems:
-                print(f"{len(problems)} of {len(inputs)} were left out; all others are done.", file=sys.stderr)
+                verb = "was" if len(problems) == 1 else "were"
+                print(f"{len(problems)} of {len(inputs)} {verb} left out; all others are done.", file=sys.stderr)
     # Another process that ends with 2 would have torchrun stop the first before it has told everything.
     return 2 if problems and distributed.rank_from_environment() == 0 else 0
 
@@ -403,7 +416,7 @@ def _arguments() -> argparse.ArgumentParser:
     add = arguments.add_argument
     add("input", nargs="+", metavar="INPUT", help="files, folders, patterns, films; - reads a list of them")
     add("--checkpoint", required=True, action="append", metavar="PATH", help="given several times, averaged")
-    add("--out", required=True, metavar="DIR", help="ids/, colors/, overlay/ and classes.json are left there")
+    add("--out", required=True, metavar="DIR", help="ids/, colors/, overlay/, classes.json, legend.png are left there")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--batch", type=_positive, default=1, metavar="N", help="pictures of one size, or frames, at once")
     add("--workers", type=_positive, default=4, metavar="N", help="threads that read and write")
@@ -456,7 +469,9 @@ def _classes(space: LabelSpace) -> dict[str, Any]:
 def summary(parts: Sequence[Done], outputs: Outputs, space: LabelSpace) -> str:
     """What was done and what was seen, of all processes."""
     images, films, there = (sum(getattr(part, name) for part in parts) for name in ("images", "films", "there"))
-    lines = [f"{images} images and {films} films predicted, {there} were there already: {outputs.folder}"]
+    made = [counted(number, noun) for number, noun in ((images, "image"), (films, "film")) if number]
+    before = f", {there} {'was' if there == 1 else 'were'} there already" if there else ""
+    lines = [f"{' and '.join(made) or 'nothing'} predicted{before}: {outputs.folder}"]
     pixels = np.sum([part.pixels for part in parts], axis=0)
     total = int(pixels.sum()) if space.task is not Task.MULTILABEL else 0
     if total:

@@ -259,9 +259,15 @@ class Prediction:
         """The share of the pixels that each class has, largest first, classes without pixels left out."""
         return shares(counts(self.labels, self.space), self.image.shape[0] * self.image.shape[1], self.space)
 
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The colours of the classes over the picture."""
-        return Image.fromarray(pictures.overlay(self.image, self.labels, self.space, opacity))
+    def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Image.Image:
+        """The colours of the classes over the picture. legend: below it name and share of those that occur."""
+        picture = pictures.overlay(self.image, self.labels, self.space, opacity)
+        if legend and self.shares:
+            colors = {c.name: c.color for c in self.space.classes}
+            entries = {f"{name} {share:.1%}": colors[name] for name, share in self.shares.items()}
+            width = picture.shape[1]
+            picture = pictures.stacked([picture, pictures.legend(entries, width, scale=max(1.0, width / 1200))])
+        return Image.fromarray(picture)
 
     def colors(self) -> Image.Image:
         """The colours of the classes."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hrseg import config as settings
 from hrseg import distributed
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.config import Config
 from hrseg.data.loader import Batch
 from hrseg.engine import checkpoint, resumption
@@ -309,7 +309,7 @@ def _announce(run: Run, folder: Path, changed: list[resumption.Change]) -> None:
             print("\n  ".join(["settings that are not as they were:", *map(str, changed)]))
     elif not start:
         print("NO PRETRAINED WEIGHTS: this model starts from random ones (model.encoder_weights, model.weights)")
-    images = f"{len(run.train_set)} training and {len(run.val_set)} validation images"
+    images = f"{len(run.train_set)} training and {counted(len(run.val_set), 'validation image')}"
     print(f"{images}, {run.total} iterations, in {folder}")
     if distributed.world_size() > 1 and device.type == "cpu" and config.model.sync_bn:
         print("batch norm: plain, of each process by itself (on the CPU there is no synchronised one)")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from hrseg.cli import counted
+
 WIDTH, HEIGHT = 480, 240  # the units of all charts; a page shows them at about this size, so that text stays readable
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 42
 BINS = 150  # points of a line; more are averaged in bins
@@ -78,7 +80,8 @@ def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins:
         bar = (slot - 1) / len(drawn)
         for position, count in enumerate(column):
             if count:
-                told = f"{name}: {count} images from {100 * position / bins:g} to {100 * (position + 1) / bins:g} %"
+                share = f"from {100 * position / bins:g} to {100 * (position + 1) / bins:g} %"
+                told = f"{name}: {counted(int(count), 'image')} {share}"
                 x, height = LEFT + position * slot + 0.5 + number * bar, count / top * high
                 parts.append(
                     Markup('<path class="bar {}" d="M{:.1f} {}v{:.1f}h{:.1f}V{}"><title>{}</title></path>').format(

@@ -71,6 +71,12 @@ def test_equal_methods_show_no_difference(tmp_path, capsys):
     assert "no difference is shown" in capsys.readouterr().out
 
 
+def test_one_checkpoint_scored_twice_is_called_that(tmp_path, capsys):
+    assert main([saved(tmp_path / "a", run()), saved(tmp_path / "b", run())]) == 0
+    out = capsys.readouterr().out
+    assert "alike in every image: is it one checkpoint" in out and "ONE SEED" not in out
+
+
 def test_runs_of_one_method_differ_in_the_seed_alone(tmp_path, capsys, caplog):
     first = [saved(tmp_path / "a0", run(0, 1), 0), saved(tmp_path / "a1", run(0, 2), 1, lr=0.2)]
     second = [saved(tmp_path / "b0", run(0, 3), 5), saved(tmp_path / "b1", run(0, 4), 5)]

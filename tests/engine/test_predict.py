@@ -18,8 +18,9 @@ from hrseg.engine import predict
 from hrseg.engine.inputs import find
 from hrseg.engine.predictor import Predictor
 from hrseg.errors import DataError, HrsegError
+from hrseg.report.png import PngWriter
 from tests.conftest import ROOT
-from tests.engine.conftest import save_checkpoint
+from tests.engine.conftest import COLORS, save_checkpoint
 
 SIZE = (64, 96)
 
@@ -61,7 +62,7 @@ def test_a_folder_keeps_its_names_and_sub_folders(run, saved, tmp_path):
     (folder / "notes.txt").write_text("no picture")
     assert run(folder) == 0
     expected = {f"{kind}/{name}.png" for kind in ("ids", "colors", "overlay") for name in ("a", "sub/deep/b")}
-    assert files(tmp_path / "out") == expected | {"classes.json"}
+    assert files(tmp_path / "out") == expected | {"classes.json", "legend.png"}
     labels = Predictor(saved, "cpu")(folder / "sub/deep/b.png").labels
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/ids/sub/deep/b.png")), labels)
     classes = json.loads((tmp_path / "out" / "classes.json").read_text())["classes"]
@@ -125,9 +126,9 @@ def test_a_broken_off_folder_goes_on_where_it_was(run, tmp_path, capsys, monkeyp
     (out / "ids" / "b.png").unlink()  # as if broken off: the indices are written last
     before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
     assert run(folder) == 0
-    assert "1 images and 0 films predicted, 2 were there" in capsys.readouterr().out
+    assert "1 image predicted, 2 were there already" in capsys.readouterr().out
     changed = {name for name in files(out) if before.get(name) != (out / name).stat().st_mtime_ns}
-    assert changed == {"ids/b.png", "colors/b.png", "overlay/b.png", "classes.json"}
+    assert changed == {"ids/b.png", "colors/b.png", "overlay/b.png", "classes.json", "legend.png"}
 
 
 @pytest.mark.parametrize("change", ["file", "weights", "views"])
@@ -142,7 +143,7 @@ def test_what_was_made_of_something_else_is_made_anew(change, run, saved, tmp_pa
         other = save_checkpoint(tmp_path / "other.pt", seed=5)
     capsys.readouterr()
     assert predict.main(["--checkpoint", str(other), *(["--flip"] if change == "views" else []), *words]) == 0
-    assert "1 images and 0 films predicted" in capsys.readouterr().out
+    assert "1 image predicted: " in capsys.readouterr().out
     labels = Predictor(other, "cpu", flip=change == "views")(folder / "a.png").labels
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "ids" / "a.png")), labels)
 
@@ -155,16 +156,38 @@ def test_a_picture_that_is_not_ours_is_not_written_over(run, tmp_path, capsys):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "ids" / "a.png")), drawn(0))
 
 
+def test_a_legend_says_what_the_colours_mean_and_replaces_no_picture_of_that_name(run, tmp_path, capsys):
+    folder = place(tmp_path / "in", "a.png")
+    assert run(folder) == run(folder) == 0
+    legend = np.asarray(Image.open(tmp_path / "out" / "legend.png"))
+    assert set(COLORS.values()) <= set(map(tuple, legend.reshape(-1, 3).tolist()))
+    Image.fromarray(drawn(1)).save(tmp_path / "out" / "legend.png")
+    assert run(folder) == 2
+    assert "is no legend of hrseg" in capsys.readouterr().err
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "legend.png")), drawn(1))
+
+
+def test_pictures_and_films_are_counted_by_their_own_names(run, tmp_path, capsys):
+    folder = place(tmp_path / "in", "a.png", "b.png")
+    film(folder / "street.mp4")
+    assert run(folder) == 0
+    assert f"2 images and 1 film predicted: {tmp_path / 'out'}" in capsys.readouterr().out
+
+
 def test_a_full_disk_ends_the_run_with_a_message_and_half_a_file_nowhere(run, tmp_path, capsys, monkeypatch):
     folder = place(tmp_path / "in", "a.png")
 
+    write = PngWriter.write
+
     def full(self, rows):
+        if self.path.name == "legend.png":
+            return write(self, rows)
         raise HrsegError(self.path, "cannot be written: No space left on device.")
 
     monkeypatch.setattr("hrseg.report.png.PngWriter.write", full)
     assert run(folder) == 2
     assert "No space left" in capsys.readouterr().err
-    assert files(tmp_path / "out") == {"classes.json"}
+    assert files(tmp_path / "out") == {"classes.json", "legend.png"}
 
 
 def test_a_large_picture_goes_through_tiles_into_the_same_files(run, saved, tmp_path):
@@ -189,7 +212,7 @@ def test_a_film_gives_a_film_of_as_many_frames_and_indices_of_each(run, tmp_path
     about = json.loads((tmp_path / "out" / "overlay" / "street.json").read_text())
     assert about["frames"] == 5 and sum(about["shares"].values()) == pytest.approx(1)
     assert run(path, "--frames") == 0
-    assert "0 films predicted, 1 were there" in capsys.readouterr().out
+    assert "nothing predicted, 1 was there already" in capsys.readouterr().out
 
 
 def test_a_film_that_cannot_be_read_is_a_problem_among_others(run, tmp_path, capsys):
@@ -197,7 +220,7 @@ def test_a_film_that_cannot_be_read_is_a_problem_among_others(run, tmp_path, cap
     (folder / "b.mp4").write_bytes(b"no film" * 100)
     assert run(folder) == 2
     assert "b.mp4: cannot be read as a film" in capsys.readouterr().err
-    assert files(tmp_path / "out") == {"ids/a.png", "colors/a.png", "overlay/a.png", "classes.json"}
+    assert files(tmp_path / "out") == {"ids/a.png", "colors/a.png", "overlay/a.png", "classes.json", "legend.png"}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +257,7 @@ def test_two_processes_share_the_work(saved, tmp_path):
                "--checkpoint", str(saved), "--device", "cpu", "--out", str(tmp_path / "out"), str(folder)]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode != 0 and "broken.png: " in done.stderr
-    assert "5 images and 0 films predicted" in done.stdout
+    assert "5 images predicted: " in done.stdout
     assert files(tmp_path / "out" / "ids") == {f"{number}.png" for number in range(5)}
 
 

@@ -94,6 +94,13 @@ def test_it_shows_itself_in_a_notebook_and_names_are_text(saved, photo, tmp_path
     assert picture.size == (107, 75) and np.array_equal(np.asarray(picture), np.asarray(shown.overlay()))
 
 
+def test_a_legend_below_the_overlay_holds_the_classes_that_occur(prediction):
+    plain, legend = np.asarray(prediction.overlay()), np.asarray(prediction.overlay(legend=True))
+    assert np.array_equal(legend[:75, :107], plain)
+    below = set(map(tuple, legend[75:].reshape(-1, 3).tolist()))
+    assert {COLORS[name] in below for name in prediction.shares} == {True} and len(prediction.shares) > 1
+
+
 def test_saving_writes_indices_palette_overlay_and_probabilities(prediction, tmp_path):
     prediction.save(tmp_path, "street/one", probabilities=True)
     with Image.open(tmp_path / "ids" / "street" / "one.png") as ids:
