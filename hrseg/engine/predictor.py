@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -263,10 +263,9 @@ class Prediction:
         """The colours of the classes over the picture. legend: below it name and share of those that occur."""
         picture = pictures.overlay(self.image, self.labels, self.space, opacity)
         if legend and self.shares:
-            colors = {c.name: c.color for c in self.space.classes}
-            entries = {f"{name} {share:.1%}": colors[name] for name, share in self.shares.items()}
             width = picture.shape[1]
-            picture = pictures.stacked([picture, pictures.legend(entries, width, scale=max(1.0, width / 1200))])
+            drawn = pictures.legend(self._legend(), width, scale=max(1.0, width / 1200))
+            picture = pictures.stacked([picture, drawn])
         return Image.fromarray(picture)
 
     def colors(self) -> Image.Image:
@@ -306,18 +305,25 @@ class Prediction:
 
     def legend(self) -> str:
         """The classes that occur as HTML: colour, name, share."""
+        return legend_html(self._legend())
+
+    def _legend(self) -> dict[str, tuple[int, int, int]]:
         colors = {c.name: c.color for c in self.space.classes}
-        entry = (
-            '<span style="white-space: nowrap; margin-right: 1.2em"><span style="display: inline-block; width: 1em; '
-            'height: 1em; vertical-align: -0.15em; border: 1px solid #8888; background: rgb{color}"></span> '
-            "{name} {share:.1%}</span>"
-        )
-        entries = [entry.format(color=colors[n], name=html.escape(n), share=s) for n, s in self.shares.items()]
-        return f'<div style="line-height: 1.8">{" ".join(entries)}</div>'
+        return {f"{name} {share:.1%}": colors[name] for name, share in self.shares.items()}
 
     def __repr__(self) -> str:
         top = ", ".join(f"{name} {share:.1%}" for name, share in list(self.shares.items())[:3])
         return f"Prediction({self.image.shape[0]} x {self.image.shape[1]}: {top})"
+
+
+def legend_html(entries: Mapping[str, Sequence[int]]) -> str:
+    """Texts beside their colours."""
+    entry = (
+        '<span style="white-space: nowrap; margin-right: 1.2em"><span style="display: inline-block; width: 1em; '
+        'height: 1em; vertical-align: -0.15em; border: 1px solid #8888; background: rgb{}"></span> {}</span>'
+    )
+    shown = (entry.format(tuple(color), html.escape(text)) for text, color in entries.items())
+    return f'<div style="line-height: 1.8">{" ".join(shown)}</div>'
 
 
 def counts(labels: np.ndarray, space: LabelSpace) -> np.ndarray:

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from hrseg.cli import command, parser
-from hrseg.engine.predictor import Prediction, Predictor
+from hrseg.engine.predictor import Prediction, Predictor, legend_html
 from hrseg.errors import ConfigError, HrsegError
 
 MAX_MIB = 50
@@ -41,16 +39,19 @@ def page(predictor: Predictor, title: str) -> Any:
 
     results = Results()
 
-    def segment(path: str | None) -> tuple[Image.Image | None, str, str | None]:
+    known = f"<p>What it tells apart:</p>{legend_html({c.name: c.color for c in predictor.space.classes})}"
+
+    def segment(path: str | None) -> tuple[Any, str, Any]:
         if path is None:
-            return None, "", None
+            return gradio.Image(None, visible=False), known, gradio.File(None, visible=False)
         try:
             prediction = predictor(path, probabilities=False)
         except HrsegError as error:
             raise gradio.Error(f"{error.what} {error.way_out}".strip(), print_exception=False) from None
         overlay = prediction.overlay()
         overlay.thumbnail((SHOWN, SHOWN))
-        return overlay, described(prediction), str(results.add(prediction, Path(path).stem))
+        indices = str(results.add(prediction, Path(path).stem))
+        return gradio.Image(overlay, visible=True), described(prediction), gradio.File(indices, visible=True)
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR_S, HOUR_S)) as blocks:
         gradio.Markdown(
@@ -58,10 +59,10 @@ def page(predictor: Predictor, title: str) -> Any:
         )
         with gradio.Row():
             given = gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="picture")
-            shown = gradio.Image(label="classes", interactive=False, buttons=["download", "fullscreen"])
-        legend = gradio.HTML(elem_id="legend")
-        indices = gradio.File(label="class indices (PNG)", interactive=False)
-        given.change(segment, given, [shown, legend, indices], api_visibility="private")
+            shown = gradio.Image(label="classes", interactive=False, buttons=["download", "fullscreen"], visible=False)
+        colors = gradio.HTML(known, elem_id="legend")
+        indices = gradio.File(label="class indices (PNG)", interactive=False, visible=False)
+        given.change(segment, given, [shown, colors, indices], api_visibility="private")
     return blocks
 
 

@@ -20,6 +20,7 @@ from hrseg.engine.infer import Inference, forward
 from hrseg.engine.loaded import Loaded, load_checkpoint
 from hrseg.errors import DataError, HrsegError, WeightsError
 from hrseg.report import pictures
+from hrseg.report.facts import data_name
 from hrseg.weights.save import write_safetensors
 
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "picture.png"
@@ -129,7 +130,8 @@ def model_card(
 def _score_table(metrics: Mapping[str, Any]) -> str:
     low, high = metrics.get("miou_interval") or (None, None)
     interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * high:.2f})"
-    on = f"{metrics.get('images', '?')} images of the split {_text(metrics.get('split', '?'))}"
+    data = f"{_text(data_name(metrics['config']))}, " if "config" in metrics else ""
+    on = f"{metrics.get('images', '?')} images of {data}split {_text(metrics.get('split', '?'))}"
     return (
         "| mean IoU % (95 % interval) | pixel accuracy % | measured on | an absent class |\n"
         "| --- | --- | --- | --- |\n"

@@ -86,6 +86,12 @@ def data_hash(per_image: PerImage) -> str:
     return digest.hexdigest()
 
 
+def data_name(config: Mapping[str, Any]) -> str:
+    """The folder of a run's data, with the layout it was read in, which does not say where the images are from."""
+    name, layout = Path(config["data"]["root"]).name, config["data"]["dataset"]
+    return f"{name} ({layout} layout)" if name and name.lower() != layout.lower() else layout
+
+
 class Confusion(NamedTuple):
     """Pixels of one class that were taken for another. Multilabel: a label missed, or seen where it is not.
 

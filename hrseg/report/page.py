@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from hrseg.cli import command, parser
+from hrseg.cli import command, counted, parser
 from hrseg.errors import HrsegError
 from hrseg.metrics import difference, interval
 from hrseg.report import charts, facts
@@ -54,6 +54,7 @@ def html(ours: Run, theirs: Run | None = None) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "plain": json.dumps}
+    environment.filters |= {"counted": counted, "data_name": facts.data_name}
     runs = [run for run in (ours, theirs) if run]
     names, same_data = _names(runs), len({facts.data_hash(run.per_image) for run in runs}) == 1
     return environment.get_template("page.html").render(
@@ -208,7 +209,7 @@ def _card(run: Run) -> list[tuple[str, str]]:
     pairs = [
         ("command", metrics.get("command")),
         ("network", f"{config['model']['arch']} over {config['model']['encoder']}" if checkpoint else None),
-        ("data", f"{config['data']['dataset']}, split {metrics.get('split')}, {len(run.per_image)} images"),
+        ("data", f"{facts.data_name(config)}, split {metrics.get('split')}, {counted(len(run.per_image), 'image')}"),
         ("data hash", facts.data_hash(run.per_image)),
         ("checkpoint", f"{checkpoint['path']}, iteration {checkpoint['step']}" if checkpoint else None),
         ("sha256", checkpoint["sha256"] if checkpoint else None),

@@ -65,12 +65,18 @@ def test_a_dropped_picture_shows_overlay_legend_and_shares_and_too_large_ones_ar
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.get_by_text("tiny <b>net</b>", exact=True).wait_for(timeout=60_000)  # a name is text, not HTML
+    results = page.get_by_text("class indices (PNG)")
+    assert page.locator("#legend").inner_text().split()[-3:] == ["ground", "box", "disc"]
+    assert not results.is_visible()  # an empty frame says nothing
     upload = page.locator("input[type=file]").first
     upload.set_input_files(str(tmp_path / "street.png"))
     name, share = next(iter(predictor(image).shares.items()))
     page.get_by_text(f"{name} {share:.1%}").wait_for(timeout=60_000)
     page.wait_for_function("document.querySelectorAll('img[src*=\"/file=\"]').length >= 2", timeout=60_000)
     page.screenshot(path=os.environ.get("HRSEG_SCREENSHOT", tmp_path / "page.png"))
+    assert results.is_visible()
+    page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+    results.wait_for(state="hidden", timeout=60_000)
     for large, told in (("pixels.png", "more than 100,000"), ("bytes.png", "size")):
         page.reload()
         page.locator("input[type=file]").first.set_input_files(str(tmp_path / large))

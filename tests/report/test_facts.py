@@ -97,3 +97,15 @@ def test_a_folder_that_was_not_scored_and_a_broken_file_are_told(tmp_path):
     (folder / "metrics.json").write_text(json.dumps({"miou": 0.5}))
     with pytest.raises(DataError, match="lacks checkpoint, classes"):
         facts.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "root", "name"),
+    [
+        ("cityscapes", "data/toycity", "toycity (cityscapes layout)"),  # which is not Cityscapes
+        ("cityscapes", "/data/Cityscapes/", "cityscapes"),
+        ("mylab.data:Tiles", ".", "mylab.data:Tiles"),
+    ],
+)
+def test_data_are_called_by_their_folder_and_not_by_the_benchmark_whose_layout_they_have(dataset, root, name):
+    assert facts.data_name({"data": {"dataset": dataset, "root": root}}) == name
