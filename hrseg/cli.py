@@ -25,6 +25,8 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
         for noisy in ("httpx", "urllib3", "huggingface_hub"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        # Each retry without a network is two lines; the error that ends them is told.
+        logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
         try:
             return main(sys.argv[1:] if argv is None else argv)
         except HrsegError as error:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hrseg.config import Config
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.files import write_text
 from hrseg.task import LabelSpace, Task
 
 log = logging.getLogger(__name__)
@@ -241,9 +242,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _cut_log(path: Path, step: int, validated: int) -> None:
     if path.exists():
         kept = [r for r in read_log(path) if r["step"] <= (validated if r["kind"] == "val" else step)]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(json.dumps(r) + "\n" for r in kept))
 
 
 def _plain(value: Any) -> Any:

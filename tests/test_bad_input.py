@@ -138,6 +138,12 @@ def symlink(place: Place, link: str, target: str) -> list[str]:
     return ["mine.yaml"]
 
 
+def flipped(content: bytes) -> bytes:
+    """With another byte in the middle, where the numbers are."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
 def removed(place: Place, *names: str) -> list[str]:
     for name in names:
         path = place.folder / name
@@ -315,6 +321,8 @@ CHECKPOINTS = [
     Case("nothing to convert", "convert", lambda p: ["x.pth"], ("x.pth: no such file.",)),
     Case("a folder to convert", "convert", lambda p: ["images", "--inspect"], ("images: is a folder.",)),
     Case("code to convert", "convert", lambda p: [p.file("x.pth", pickle.dumps(Runs()))], ("x.pth: cannot be read safely",)),
+    Case("JSON to convert", "convert", lambda p: [p.file("x.pth", '{"a": 1}')], ("x.pth: cannot be read as a checkpoint: it is text that begins with '{\"a\": 1}'.",)),
+    Case("a checkpoint with a flipped bit", "test", lambda p: [p.file("x.pt", flipped(p.checkpoint.read_bytes())), *TEST][1:], ("x.pt: is damaged: the checksum of",)),
     Case("half a safetensors", "convert", lambda p: [p.file("x.safetensors", safetensors_of(4)[:-3])], ("x.safetensors: cannot be read",)),
     Case("a header without end", "convert", lambda p: [p.file("x.safetensors", struct.pack("<Q", 2**62) + b"{}")], ("x.safetensors: cannot be read",)),
     Case("a family that is not", "convert", lambda p: [str(p.checkpoint), "--to", "keras"], ("usage:", "keras")),
@@ -327,10 +335,14 @@ CHECKPOINTS = [
     Case("no run to report", "report", lambda p: ["none"], ("none",)),
     Case("a run without scores", "report", lambda p: ["images"], ("images",)),
     Case("nothing to predict with", "predict", lambda p: ["--checkpoint", "x.pt", "images/train/a.png", "--out", "out"], ("x.pt: no such file.",)),
+    Case("a broken image to predict", "predict", lambda p: [*p.image(encoded(RGB)[:70])[1:], "--checkpoint", str(p.checkpoint), "images/train/c.png", "--out", "out"], ("c.png: cannot be",)),
+    Case("an image that is not there", "predict", lambda p: ["--checkpoint", str(p.checkpoint), "none.png", "--out", "out"], ("none.png",)),
     Case("predictions below a file", "predict", lambda p: ["--checkpoint", str(p.checkpoint), "images/train/a.png", "--out", "mine.yaml/out"], ("mine.yaml/out",)),
     Case("nothing to export", "export", lambda p: ["--checkpoint", "x.pt", "--format", "onnx", "--out", "x.onnx"], ("x.pt: no such file.",)),
+    Case("no picture for the card", "export", lambda p: ["--checkpoint", "x.pt", "--format", "hub", "--out", "x", "--picture", "none.png"], ("none.png",)),
     Case("a format that is not", "export", lambda p: ["--checkpoint", str(p.checkpoint), "--format", "tflite", "--out", "x"], ("usage:", "tflite")),
     Case("no config for a cache", "cache", lambda p: ["build", "none.yaml"], ("none.yaml: no such file.",)),
+    Case("a cache of a broken image", "cache", lambda p: ["build", *p.image(encoded(RGB)[:70]), "data.cache=raw"], ("c.png: cannot be",)),
     Case("no runs to compare", "compare", lambda p: ["none", "images"], ("none",)),
     Case("runs without evidence", "compare", lambda p: [p.file("a.npz", b"PK"), "a.npz"], ("a.npz",)),
     Case("evidence that runs code", "compare", lambda p: [p.file("a.npz", pickled_array()), "a.npz"], ("a.npz",)),

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 FLOORS = {
-    0: {"errors", "config", "task", "cli", "version", "installed"},
+    0: {"errors", "config", "task", "cli", "version", "installed", "files"},
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
     2: {"build", "weights", "report"},
     3: {"engine"},

@@ -6,6 +6,7 @@ A file a sample: the length of its head (8 bytes), the head (JSON), the data.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -270,8 +271,9 @@ def cached(
     """The data set out of its cache, which is made where samples are missing; several processes may do so at once.
 
     cache_dir: holds a folder for each kind and each meaning of labels. root: of the data set, which may move. workers:
-    threads. renew: also what was made from other files, which is refused else. Raises DataError, and ConfigError for a
-    data set that cannot be cached or strips without imagecodecs.
+    threads. renew: also what was made from other files, which is refused else. Raises DataError, after which nothing is
+    left of a cache that was not there before, and ConfigError for a data set that cannot be cached or strips without
+    imagecodecs.
     """
     if not (hasattr(dataset, "files") and hasattr(dataset, "meaning")):
         what = f"{type(dataset).__name__} cannot be cached: it has no files(i) and meaning()."
@@ -283,16 +285,24 @@ def cached(
     paths = _paths(dataset, folder, root)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text(json.dumps({"format": FORMAT, "kind": kind}), encoding="utf-8")
         lock = FileLock(folder / ".lock")
         lock.acquire()
     except OSError as error:
         raise DataError(folder, f"cannot hold a cache: {error.strerror}.", "Set data.cache_dir.") from error
+    is_new = not (folder / MARKER).exists()
     try:  # another process may have built it meanwhile
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(json.dumps({"format": FORMAT, "kind": kind}), encoding="utf-8")
         wanted = ("missing", "stale") if renew else ("missing",)
         missing = [i for i, state in enumerate(_states(dataset, paths, workers)) if state in wanted]
         if missing:
             _build(dataset, missing, paths, kind, workers, progress)
+    except DataError:
+        if is_new:
+            shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # holds other caches
+                cache_dir.rmdir()
+        raise
     finally:
         lock.release()
     return Cached(dataset, folder, root, workers=workers)

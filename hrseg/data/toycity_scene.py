@@ -236,10 +236,11 @@ def _noise(kind: str) -> np.ndarray:
 
 
 def _piece(rng: np.random.Generator, kind: str, height: int, width: int) -> np.ndarray:
-    """A random piece of the noise."""
+    """A random piece of the noise, mirrored where it is larger than that."""
     noise = _noise(kind)
     y, x = (rng.integers(max(1, whole - part)) for whole, part in zip(noise.shape, (height, width), strict=True))
-    return noise[y : y + height, x : x + width]
+    piece = noise[y : y + height, x : x + width]
+    return np.pad(piece, ((0, height - piece.shape[0]), (0, width - piece.shape[1])), "symmetric")
 
 
 class Scene:

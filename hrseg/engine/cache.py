@@ -8,6 +8,7 @@ from hrseg import build
 from hrseg import config as settings
 from hrseg.cli import command, parser
 from hrseg.data import cache
+from hrseg.data.checks import require_sound
 from hrseg.errors import ConfigError
 
 
@@ -34,7 +35,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             "data.cache", "is none: there is nothing to build.", "Set data.cache=strips or data.cache=raw."
         )
-    for split in dict.fromkeys((config.data.train_split, config.data.val_split)):
-        dataset = build.cached(config, build.dataset(config, split), renew=True)
+    names = dict.fromkeys((config.data.train_split, config.data.val_split))
+    sets = {split: build.dataset(config, split) for split in names}
+    if config.data.check:
+        require_sound(sets, workers=config.data.workers)
+    for split in sets:
+        dataset = build.cached(config, sets[split], renew=True)
         print(f"{split}: {len(dataset)} samples in {dataset.folder}")
     return 0

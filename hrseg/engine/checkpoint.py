@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from hrseg.errors import HrsegError, WeightsError
+from hrseg.weights.source import damage
 
 FORMAT = 1
 PREVIOUS = "previous.pt"
@@ -35,8 +35,8 @@ def save(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        if damage := _damage(temporary):
-            raise OSError(f"what is read back is not what was written ({damage})")
+        if found := damage(temporary):
+            raise OSError(f"what is read back is not what was written ({found})")
         if keep_previous and path.exists():
             path.replace(path.with_name(PREVIOUS))
         temporary.replace(path)
@@ -60,24 +60,14 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _damage(path: str | Path) -> str | None:
-    """What is wrong with a file of torch.save by its own checksums, which torch.load does not look at."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, UnicodeDecodeError) as error:
-        return _first_line(error)
-    return broken and f"the checksum of {broken} is wrong"
-
-
 def load(path: str | Path) -> dict[str, Any]:
     """A checkpoint of hrseg, on the CPU; tensors and plain types only, nothing in the file is executed.
 
     Raises WeightsError if it is missing, cut short, damaged, or not hrseg's.
     """
     try:
-        if zipfile.is_zipfile(path) and (damage := _damage(path)):
-            raise WeightsError(path, f"is damaged: {damage}.", "Use an older one.")
+        if zipfile.is_zipfile(path) and (found := damage(path)):
+            raise WeightsError(path, f"is damaged: {found}.", "Use an older one.")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(path, "no such file.", "Runs keep theirs in runs/<name>/checkpoints/.") from None

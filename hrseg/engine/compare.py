@@ -12,7 +12,8 @@ import numpy as np
 
 from hrseg.cli import command, counted, parser
 from hrseg.engine.judge import cluster_of_name
-from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.errors import ConfigError, DataError
+from hrseg.files import write_json
 from hrseg.metrics import Difference, PerImage, class_ious, difference, measures, scores_of, table
 from hrseg.report.facts import differences
 
@@ -195,10 +196,7 @@ def main(argv: Sequence[str]) -> int:
         plain = {name: d._asdict() for name, d in found.items()}
         about = {"first": [str(p) for p in first], "second": [str(p) for p in second], "definition": definition,
                  "clusters": len(set(run.clusters)), "images": len(run)}  # fmt: skip
-        try:
-            args.json.write_text(json.dumps(_without_nan({**about, "differences": plain}), indent=1), encoding="utf-8")
-        except OSError as error:
-            raise HrsegError(args.json, f"cannot be written: {error.strerror}.") from error
+        write_json(args.json, _without_nan({**about, "differences": plain}))
     return 0
 
 

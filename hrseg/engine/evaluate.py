@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -33,6 +32,7 @@ from hrseg.engine.judge import CALIBRATION_STEP, Evaluation, Judge
 from hrseg.engine.loaded import ensemble, load_checkpoints
 from hrseg.engine.predictions import Predictions, Submission
 from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.files import write_json
 from hrseg.metrics import table
 from hrseg.report import examples, page, pictures
 from hrseg.report.facts import image_ious
@@ -270,9 +270,7 @@ def write_evidence(
         "versions": versions(),
         "command": shlex.join(sys.argv),
     }
-    temporary = folder / "metrics.json.tmp"
-    temporary.write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
-    temporary.replace(folder / "metrics.json")
+    write_json(folder / "metrics.json", metrics)
     evaluation.per_image.save(folder / "per_image.npz")
     return metrics
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hrseg.cli import command, counted, parser
 from hrseg.errors import DataError, HrsegError
+from hrseg.files import write_json
 from hrseg.metrics import PerImage, table
 from hrseg.metrics.summary import scores_of
 
@@ -73,8 +74,7 @@ def main(argv: Sequence[str]) -> int:
         metrics = {**found.to_plain(), "split": "out of fold", "images": len(per_image), "checkpoint": None,
                    "config": shared, "runs": [str(run) for run in args.runs]}  # fmt: skip
         try:
-            args.out.mkdir(parents=True, exist_ok=True)
-            (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
+            write_json(args.out / "metrics.json", metrics)
             per_image.save(args.out / "per_image.npz")
         except OSError as error:
             raise HrsegError(args.out, f"cannot be written: {error.strerror}.", "Choose another --out.") from error

@@ -28,6 +28,7 @@ from hrseg.engine import cpu
 from hrseg.engine.inputs import Input, find
 from hrseg.engine.predictor import TILE, Band, PredictionWriter, Predictor, counts, id_paths, shares
 from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.files import write_json
 from hrseg.report import pictures
 from hrseg.report.png import RGB, PngWriter
 from hrseg.task import LabelSpace, Task
@@ -340,21 +341,14 @@ def _answers(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Band]:
     return [predictor.whole(one) for one in seen]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write it whole or not at all. Raises HrsegError where it cannot be written."""
-    temporary = path.with_name(f".{os.getpid()}.json.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise HrsegError(path, f"cannot be written: {error.strerror}.", "Choose another folder.") from error
+def require_free(legend: Path) -> None:
+    """Raise DataError where a file that is no legend has its name."""
+    if legend.exists() and LEGEND not in said(legend):
+        raise DataError(legend, "is no legend of hrseg; it is not written over.", "Give another --out.")
 
 
 def write_legend(path: Path, space: LabelSpace) -> None:
-    """The classes beside their colours. Raises DataError where a file that is no legend has the name."""
-    if path.exists() and LEGEND not in said(path):
-        raise DataError(path, "is no legend of hrseg; it is not written over.", "Give another --out.")
+    """The classes beside their colours."""
     picture = pictures.legend({c.name: c.color for c in space.classes})
     with PngWriter(path, picture.shape[:2], RGB, text={LEGEND: "of classes.json"}) as file:
         file.write(picture)
@@ -386,13 +380,14 @@ def main(argv: Sequence[str]) -> int:
     )
     with distributed.process_group(predictor.device):
         inputs = own_names(inputs, outputs, predictor.space)
+        require_free(out / "legend.png")
         distributed.barrier()  # names are found before any process writes
-        if distributed.is_main():
-            write_json(out / "classes.json", _classes(predictor.space))
-            write_legend(out / "legend.png", predictor.space)
         parts = distributed.gather(predict_all(predictor, inputs, outputs, batch=args.batch, workers=args.workers))
         problems = [problem for part in parts for problem in part.problems]
         if distributed.is_main():
+            if any(part.images or part.films or part.there for part in parts):
+                write_json(out / "classes.json", _classes(predictor.space))
+                write_legend(out / "legend.png", predictor.space)
             print(summary(parts, outputs, predictor.space))
             for problem in problems:
                 print(f"error: {problem}", file=sys.stderr)

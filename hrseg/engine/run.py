@@ -155,6 +155,10 @@ class Run:
         self._transform = train_transform(
             config.augment, self.space, channels=sample.image.shape[2], dtype=sample.image.dtype
         )
+        # All files are looked at, which may take minutes, before weights are fetched.
+        if check:
+            require_sound(sets, workers=config.data.workers)
+        distributed.wait_for_main()
         known = start = None
         if saved is not None:
             known = Normalisation.from_plain(saved["normalisation"])
@@ -178,10 +182,6 @@ class Run:
         self.module = LossOfBatch(self.model, criterion, Normalise(self.normalisation), config.train)
         self.module.to(device).to(memory_format=self.module.layout)  # type: ignore[call-overload]
         self.optimizer = optim.optimizer(self.model, config.optim)
-        # The settings are sound: now all files are looked at, which may take minutes.
-        if check:
-            require_sound(sets, workers=config.data.workers)
-        distributed.wait_for_main()
         memory.require_room_for_evaluation(config.eval, self.val_set, device)
         self.train_set, self.val_set = (
             build.cached(config, dataset, progress=distributed.is_main()) for dataset in (self.train_set, self.val_set)

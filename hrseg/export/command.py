@@ -16,6 +16,7 @@ import torch
 
 from hrseg import config as settings
 from hrseg.cli import command, parser, split_settings
+from hrseg.data.images import inspect_image
 from hrseg.engine.evaluate import versions
 from hrseg.engine.infer import Size
 from hrseg.engine.loaded import Loaded, load_checkpoint
@@ -177,6 +178,8 @@ def main(argv: Sequence[str]) -> int:
     files, overrides = split_settings(args.words)
     if files:
         raise ConfigError(f"'{files[0]}'", "is one word too many.", "Settings are key=value.")
+    if args.picture:
+        inspect_image(args.picture)  # before minutes are spent
     loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
     plain = settings.override(loaded.config.to_plain(), overrides)
     loaded = dataclasses.replace(loaded, config=settings.parse(plain, where=str(args.checkpoint)))

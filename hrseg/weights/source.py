@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import pickle
@@ -11,6 +12,7 @@ import tempfile
 import urllib.request
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 
 from hrseg.errors import WeightsError
@@ -103,6 +106,9 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
     for name in HUB_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+        except LocalEntryNotFoundError as error:  # no network: nor will the other name be found
+            reason = error
+            break
         except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
             reason = reason or error
     first = str(reason).strip().splitlines()[0]
@@ -154,18 +160,45 @@ def _content(path: Path) -> Any:
                 return _read_safetensors(path)
         if zipfile.is_zipfile(path):
             _require_honest_size(path)
+            if found := damage(path):
+                raise WeightsError(path, f"is damaged: {found}.", "Fetch or copy it anew, or use an older one.")
             try:
                 with warnings.catch_warnings(action="ignore"):  # of archives that are not torch's
                     return torch.load(path, map_location="cpu", weights_only=True)
             except Exception:  # on damaged files it raises whatever comes up
                 pass
+        if text := _text(path):
+            raise WeightsError(path, f"cannot be read as a checkpoint: it is text that begins with {text!r}.")
         return pickles.read(path)  # which reads more, and says what is wrong where it, too, refuses the file
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             path, f"cannot be read safely: {_line(error)}.", "Where it was made, save the model's state_dict() alone."
         ) from None
     except Exception as error:  # readers raise whatever comes up on a damaged file
         raise WeightsError(path, f"cannot be read, it may be cut short: {_line(error)}.") from None
+
+
+def _text(path: Path) -> str | None:
+    """How a file of text begins; None for any other."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # a character cut in two at the end is no error
+    except UnicodeDecodeError:
+        return None
+    return text.lstrip()[:20] if all(c.isprintable() or c.isspace() for c in text) else None
+
+
+def damage(path: str | Path) -> str | None:
+    """What is wrong with a file of torch.save by its own checksums, which torch.load does not look at."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, UnicodeDecodeError) as error:
+        return _line(error)
+    return broken and f"the checksum of {broken} is wrong"
 
 
 def _require_honest_size(path: Path) -> None:

@@ -232,3 +232,18 @@ def test_the_command_builds_renews_and_deletes(root, tmp_path, capsys):
     (root / ".hrseg_cache" / "mine.txt").unlink()
     assert main(["clear", str(config)]) == 0 and not (root / ".hrseg_cache").exists()
     assert main(["clear", str(config)]) == 0
+
+
+def test_a_cache_that_cannot_be_finished_leaves_nothing_where_none_was(root):
+    (root / "images" / "train" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"1\.png"):
+        open_cache(root)
+    assert not (root / ".hrseg_cache").exists()
+    (root / "images" / "train" / "1.png").unlink()
+    (root / "masks" / "train" / "1.png").unlink()
+    open_cache(root)
+    save(root / "masks" / "train" / "9.png", np.zeros((8, 8), np.uint8))
+    (root / "images" / "train" / "9.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"9\.png"):
+        open_cache(root)
+    assert len([*(root / ".hrseg_cache").rglob("*.raw")]) == len(SIZES) - 1  # what was there stays

@@ -146,6 +146,15 @@ def test_colour_alone_does_not_tell_the_classes_apart(city):
     assert toycity.color_baseline(city) < 0.4
 
 
+@pytest.mark.parametrize("size", [(600, 900), (1024, 128)])
+def test_a_picture_may_have_any_shape(size):
+    picture, annotation = toycity.draw_scene(
+        0, "train", 0, size
+    )  # its canvas is higher than the noise it is taken from
+    assert picture.shape == (*size, 3)
+    assert toycity.draw_ids(annotation["objects"], size)[0].shape == size
+
+
 def test_the_same_city_is_left_alone_and_an_older_one_replaced(tmp_path, capsys):
     root = tmp_path / "city"
     command = ["--out", str(root), "--train", "1", "--val", "1", "--size", "128x256", "--workers", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrseg import cli
 from hrseg.engine import check_data, compare, evaluate, train
 from hrseg.export import command
 from tests.conftest import ROOT
@@ -55,3 +57,16 @@ def test_checking_data_counts_what_is_sound_and_names_what_is_not(tmp_path, caps
     (tmp_path / "masks" / "val" / "a.png").unlink()
     assert check_data.main([str(config)]) == 2
     assert "a.png" in capsys.readouterr().err
+
+
+def test_without_a_network_the_retries_of_the_hub_are_not_told(capfd):
+    from huggingface_hub.utils._http import http_backoff
+
+    @cli.command
+    def main(argv):
+        with contextlib.suppress(Exception):
+            http_backoff("HEAD", "http://127.0.0.1:9", max_retries=1, base_wait_time=0.01)
+        return 2
+
+    assert main([]) == 2
+    assert capfd.readouterr() == ("", "")
