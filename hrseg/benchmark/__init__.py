@@ -20,7 +20,7 @@ from hrseg.engine import cpu
 from hrseg.errors import ConfigError, nearest
 from hrseg.models.hrnet import VARIANTS
 
-SUBJECTS = ("model", "train", "loss", "data", "metric", "eval", "weights")
+SUBJECTS = ("model", "train", "loss", "data", "metric", "eval", "weights", "scaling")
 
 
 @command
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         "  tools/benchmark.py all --short --markdown docs/benchmarks.md",
     )
     arguments.add_argument("what", choices=[*SUBJECTS, "all"])
-    arguments.add_argument("--variant", default="w18", help="of the HRNet (default: w18)")
+    arguments.add_argument("--variant", help="of the HRNet (default: w18, and w48 for inference)")
     arguments.add_argument("--size", default="512x1024", metavar="HxW", help="of the image (default: 512x1024)")
     arguments.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     arguments.add_argument("--threads", type=int, metavar="N", help="of both sides (default: one a CPU)")
@@ -51,12 +51,13 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--json", type=Path, metavar="PATH", help="write the last line there as well")
     arguments.add_argument("--markdown", type=Path, metavar="PATH", help="write the tables there")
     args = arguments.parse_args(argv)
-    if args.variant not in VARIANTS:
+    if args.variant and args.variant not in VARIANTS:
         raise ConfigError("--variant", f"no variant '{args.variant}'.", nearest(args.variant, VARIANTS))
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("--device", "there is no CUDA device.", "Leave it out to measure on the CPU.")
     rounds = max(3, args.rounds or (7 if args.short else 15))
-    options = Options(args.variant, _size(args.size), args.device, args.clock, rounds, args.short)
+    variant, also = (args.variant, ()) if args.variant else ("w18", ("w48",))
+    options = Options(variant, _size(args.size), args.device, args.clock, rounds, args.short, also)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.allocator == "keep":

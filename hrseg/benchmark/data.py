@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +36,6 @@ def cases(options: Options) -> Iterator[Case]:
         root = Path(folder)
         scenes.write(root, SCENES)
         yield samples(root)
-        yield scaling(root)
     cv2.setNumThreads(threads)
 
 
@@ -141,57 +136,3 @@ def textbook(dataset: Cityscapes, read: Callable[[Path, Path], tuple[np.ndarray,
         torch.from_numpy(out["image"].transpose(2, 0, 1)), torch.from_numpy(out["mask"])
 
     return side
-
-
-# Two processes against one, each on a CPU of its own
-
-
-def scaling(root: Path) -> Case:
-    """Seconds a sample: of one process on one CPU and of two on one each, as torchrun would divide the samples."""
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cpus) < 2:
-        sides: dict[str, Any] = dict.fromkeys(("two processes", "one process"), "needs two CPUs")
-    else:
-        sides = {
-            "two processes": lambda: _seconds_a_sample(root, cpus[:2]),
-            "one process": lambda: _seconds_a_sample(root, cpus[:1]),
-        }
-    what = "seconds a training sample, two processes on a CPU each"
-    return Case(
-        sides, [Row(what, "one process on one", ["two processes"], ["one process"], 1 / 1.8)], unit="s by itself"
-    )
-
-
-def _seconds_a_sample(root: Path, cpus: list[int]) -> float:
-    command = [sys.executable, "-m", "hrseg.benchmark.data", str(root)]
-    workers = [
-        subprocess.Popen([*command, str(cpu), str(rank), str(len(cpus))], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for rank, cpu in enumerate(cpus)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        worker.stdout.readline()  # it has imported everything
-    start = time.perf_counter()
-    for worker in workers:
-        worker.communicate(b"go\n")
-    return (time.perf_counter() - start) / WORK
-
-
-WORK = 48  # samples in all
-
-
-def _work(root: str, cpu: str, rank: str, world_size: str) -> None:
-    """This process's share of the samples, on one CPU."""
-    os.sched_setaffinity(0, [int(cpu)])
-    cv2.setNumThreads(1)
-    dataset = Cityscapes(root, "val")
-    reader, keys = TrainSet(dataset, train_transform(AUGMENT, dataset.space)), _keys()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for number, key in enumerate(itertools.islice(keys, WORK)):
-        if number % int(world_size) == int(rank):
-            reader[key]
-
-
-if __name__ == "__main__":
-    _work(*sys.argv[1:])

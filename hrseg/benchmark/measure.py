@@ -32,6 +32,7 @@ class Options:
     clock: Literal["wall", "cpu"] = "wall"  # cpu: the time of this process alone, for a machine that is not quiet
     rounds: int = 15
     short: bool = False  # without the peers that take minutes to prepare
+    also: tuple[str, ...] = ()  # variants whose inference is measured too
 
 
 @dataclass(frozen=True)

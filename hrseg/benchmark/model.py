@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ NO_BF16 = "the processor does not compute in bf16"
 
 
 def cases(options: Options) -> Iterator[Case]:
-    yield network(options)
+    for variant in (options.variant, *options.also):
+        yield network(replace(options, variant=variant))
     for backward in (False, True):
         yield head(options, backward)
     if options.device == "cpu":

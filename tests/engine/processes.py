@@ -30,6 +30,7 @@ def tools_train(words, environment, output, prepare=None):
     os.dup2(file, 1)
     os.dup2(file, 2)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as where a shell starts the tool
     if prepare:
         prepare()
     sys.exit(train.main([str(word) for word in words]))
