@@ -177,7 +177,7 @@ def evaluate(
         raise Interrupted
     evaluation = judge.evaluation()
     if distributed.is_main() and (only := only_answer(evaluation.per_image.total(), dataset.space)):
-        log.warning("The model answers '%s' for every pixel of %d images.", only, len(evaluation.per_image))
+        log.warning("The model answers '%s' for every pixel of %s.", only, counted(len(evaluation.per_image), "image"))
     return evaluation
 
 

@@ -90,9 +90,10 @@ def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins:
                 )
         x = LEFT + float(np.median(values)) * wide
         parts.append(
-            Markup('<path class="median {}" d="M{:.1f} {}V{}"><title>{}</title></path>').format(
-                look, x, TOP, HEIGHT - BOTTOM, f"{name}: median {100 * np.median(values):.2f} %"
-            )
+            Markup(
+                '<path class="halo" d="M{0:.1f} {1}V{2}"/>'
+                '<path class="median {3}" d="M{0:.1f} {1}V{2}"><title>{4}</title></path>'
+            ).format(x, TOP, HEIGHT - BOTTOM, look, f"{name}: median {100 * np.median(values):.2f} %")
         )
     parts.append(_axis_name("mean IoU of one image, %"))
     return _figure(title, parts)

@@ -174,6 +174,13 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_button_changes_the_light(op
     assert tab.evaluate(ground) != before
 
 
+def test_long_names_of_runs_hide_no_choice_on_a_phone(opened, tmp_path):
+    one, other = (run(tmp_path / f"{name}_with_a_name_that_says_all_of_its_settings", ["a"]) for name in ("new", "old"))
+    tab = opened(page.write(one, other), width=390)
+    assert tab.evaluate("[...document.querySelectorAll('.choices')].every(e => e.scrollWidth <= e.clientWidth)")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_the_class_table_is_sorted_by_a_click(opened, folders):
     tab = opened(page.write(folders[0]))
     tab.locator("#classes thead button", has_text="IoU").click()
