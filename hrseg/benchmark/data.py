@@ -68,7 +68,7 @@ def samples(root: Path) -> Case:
     size = sum(path.stat().st_size for path in (root / "cache").rglob("*.strips")) / images
     what, against = f"{SCENES} training samples 2048x1024 to 512x1024,", "albumentations, cv2"
     rows = [
-        Row(f"{what} PNG", against, ["hrseg"], ["cv2"], 0.62, equal=equal, why=reason),
+        Row(f"{what} PNG", against, ["hrseg"], ["cv2"], 0.62, equal=equal),
         Row(f"{what} PNG", "albumentations, PIL", ["hrseg"], ["PIL"], 0.62),
         Row(f"{what} strips, {size:.2f} x the PNGs", against, ["hrseg, strips"], ["cv2"], 0.14, equal=equal),
         Row(f"{what} raw", against, ["hrseg, raw"], ["cv2"], 0.065, aim=0.03, equal=equal),

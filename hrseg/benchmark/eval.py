@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hrseg.benchmark import official_judge, scenes
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
+from hrseg.data.images import read_mask
 from hrseg.engine.judge import Evaluation, Judge
 from hrseg.engine.predictions import Predictions
 
-SCENES = 3
+SCENES = 8  # so that reading ahead shows, as it does with the 500 of Cityscapes
 PACKAGES = ("cityscapesscripts==2.3.0", "numpy<2", "pillow<11")  # as when the judge was written
 
 
@@ -88,9 +90,17 @@ def cases(options: Options) -> Iterator[Case]:
             assert [a is None or np.isnan(a) for a, _ in pairs] == [bool(np.isnan(b)) for _, b in pairs], "absent"
             return f"{len(pairs)} scores within 1e-9"
 
+        def decoding(seconds: float) -> str:
+            paths = [*(root / "pred").glob("*.png"), *(root / "gtFine").rglob("*Ids.png")]
+            start = time.process_time()
+            for path in paths:
+                read_mask(path)
+            share = (time.process_time() - start) / torch.get_num_threads() / seconds
+            return f"decoding the PNG files alone, as fast as all threads can, is {share:.0%} of the time"
+
         what = f"{SCENES} predictions of 2048x1024: class, category, iIoU"
         against = f"{PACKAGES[0]} with {PACKAGES[1]}"
-        row = Row(what, against, ["hrseg"], ["official"], 0.11, equal=equal, why="most of it is the decoding of PNGs")
+        row = Row(what, against, ["hrseg"], ["official"], 0.11, equal=equal, why=decoding)
         yield Case(sides, [row], unit="s by itself")
 
 

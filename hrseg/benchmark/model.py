@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import hrseg
 from hrseg.benchmark import textbook
-from hrseg.benchmark.measure import Case, Options, Row, Side, missing
+from hrseg.benchmark.measure import Case, Options, Row, Side, fp32_rate, missing
 from hrseg.models import engines
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.lowered import lower, packed
@@ -73,9 +73,10 @@ def network(options: Options) -> Case:
 
     what = f"{variant} inference, fp32, 1x3x{options.size[0]}x{options.size[1]}"
     eager = "timm and textbook head, eager"
+    rate = fp32_rate(textbook.macs(ours, image))
     best_mark, plain_mark, bf16_mark = (marks.get(variant, marks["w18"]) for marks in (BEST, PLAIN, BF16))
     rows = [
-        Row(f"{what}, best route", eager, routes, ["textbook"], *best_mark, equal=equal(*routes)),
+        Row(f"{what}, best route", eager, routes, ["textbook"], *best_mark, equal(*routes), rate),
         Row(
             f"{what}, plain torch",
             eager,
@@ -83,16 +84,19 @@ def network(options: Options) -> Case:
             ["textbook"],
             *plain_mark,
             equal("hrseg torch"),
+            rate,
         ),
     ]
     if stock:
         against = "the best stock engine on the textbook graph"
-        rows.append(Row(f"{what}, best route", against, routes, stock, 1.0, 0.9, equal(*routes)))
+        rows.append(Row(f"{what}, best route", against, routes, stock, 1.0, 0.9, equal(*routes), rate))
     if "textbook compiled" in sides:
-        rows.append(Row(f"{what}, best route", "the same, torch.compile", routes, ["textbook compiled"], 1.0))
+        rows.append(Row(f"{what}, best route", "the same, torch.compile", routes, ["textbook compiled"], 1.0, why=rate))
     if variant == "w18":
         sides["smp tu-hrnet_w18"] = _run(_smp_default().to(options.device), image)
-        rows.append(Row(f"{what}, best route", "smp's tu-hrnet_w18, same head", routes, ["smp tu-hrnet_w18"], 0.15))
+        rows.append(
+            Row(f"{what}, best route", "smp's tu-hrnet_w18, same head", routes, ["smp tu-hrnet_w18"], 0.15, why=rate)
+        )
     bf16 = f"{variant} inference, bf16, 1x3x{options.size[0]}x{options.size[1]}, best route"
     rows.append(Row(bf16, f"{eager}, fp32", ["hrseg bf16"], ["textbook"], *bf16_mark, equal=_agreement(sides)))
     return Case(sides, rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import hrseg
 from hrseg.models.hrnetv2 import REFERENCE_NAMES
@@ -61,6 +63,13 @@ def pair(variant: str) -> tuple[Textbook, hrseg.HRNetV2]:
     missing = ours.load_state_dict(renamed, strict=False).missing_keys
     assert all(name.startswith("encoder.") for name in missing)
     return theirs, ours
+
+
+def macs(model: nn.Module, image: Tensor) -> float:
+    """Multiplications with an addition of all convolutions and products of a forward pass."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copy.deepcopy(model).to("meta")(image.to("meta"))
+    return counter.get_total_flops() / 2
 
 
 def difference(a: Tensor, b: Tensor, tolerance: float) -> str:

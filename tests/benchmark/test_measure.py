@@ -15,7 +15,7 @@ from hrseg.benchmark.measure import Case, Options, OtherLoad, Result, Row, run
 OPTIONS = Options(rounds=5)
 
 
-def one(sides, *, equal=None, ours=("ours",), mark=0.5, why="") -> Result:
+def one(sides, *, equal=None, ours=("ours",), mark=0.5, why=None) -> Result:
     """The result of a case whose sides tell their own figures."""
     case = Case(sides, [Row("a thing", "another", ours, ["peer"], mark, equal=equal, why=why)], unit="MiB")
     return run(case, OPTIONS)[0]
@@ -59,8 +59,11 @@ def test_a_peer_that_is_not_installed_is_said():
 
 
 def test_the_reason_stands_where_the_mark_is_missed_only():
-    assert one({"ours": lambda: 3.0, "peer": lambda: 4.0}, why="no kernel").note == "no kernel"
-    assert one({"ours": lambda: 1.0, "peer": lambda: 4.0}, why="no kernel").note == ""
+    assert (
+        one({"ours": lambda: 3.0, "peer": lambda: 4.0}, why=lambda seconds: f"{seconds} s: no kernel").note
+        == "3.0 s: no kernel"
+    )
+    assert one({"ours": lambda: 1.0, "peer": lambda: 4.0}, why=lambda seconds: "no kernel").note == ""
 
 
 def test_own_processes_are_no_other_load():
