@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations otherwise asks the package index on import
 
-from hrseg import losses, metrics, models, weights
-from hrseg.models import HRNetV2, HRNetV2p, OCRNet, PoseHRNet
-from hrseg.models.optimize import optimize
+from hrseg import registration
 from hrseg.version import __version__
 
 if TYPE_CHECKING:
+    from hrseg import losses, metrics, models, weights
     from hrseg.engine.predictor import Predictor
-
-models.register()
+    from hrseg.models import HRNetV2, HRNetV2p, OCRNet, PoseHRNet
+    from hrseg.models.optimize import optimize
 
 __all__ = [
     "HRNetV2",
@@ -31,10 +31,16 @@ __all__ = [
     "weights",
 ]
 
+# Where each name comes from. They are imported when they are asked for: torch, smp and timm take seconds.
+_MODULES = {"Predictor": "hrseg.engine.predictor", "optimize": "hrseg.models.optimize"}
+_MODULES |= dict.fromkeys(("HRNetV2", "HRNetV2p", "OCRNet", "PoseHRNet"), "hrseg.models")
+
+registration.with_smp()
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Predictor":  # brings what reads data sets and evaluates: only when it is asked for
-        from hrseg.engine.predictor import Predictor
-
-        return Predictor
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"hrseg.{name}")
     raise AttributeError(f"module 'hrseg' has no attribute '{name}'")

@@ -1,4 +1,7 @@
-"""Settings become objects; the one place where config meets classes."""
+"""Settings become objects; the one place where config meets classes.
+
+Networks and losses are imported where they are made: smp and timm take seconds, and data sets do without.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,20 @@ import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import segmentation_models_pytorch as smp
-import timm
 import torch
 from torch import nn
 
-from hrseg import distributed, models
+from hrseg import distributed
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS, cache, folds, loader
 from hrseg.errors import ConfigError, WeightsError, nearest
-from hrseg.losses import CombinedLoss, make_term
-from hrseg.models.encoder import extra_channels
-from hrseg.models.hrnet import initialize, set_bn_momentum
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
+
+if TYPE_CHECKING:
+    from hrseg.losses import CombinedLoss
 
 
 class Dataset(loader.Dataset, Protocol):
@@ -122,6 +123,8 @@ def _usual_statistics(config: Config, channels: int) -> tuple[list[float], list[
     if channels != 3:
         return [0.5] * channels, [0.25] * channels
     if config.model.encoder_weights:
+        import segmentation_models_pytorch as smp
+
         try:
             params = smp.encoders.get_preprocessing_params(config.model.encoder, config.model.encoder_weights)
             return list(params["mean"]), list(params["std"])
@@ -136,6 +139,9 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
     pretrained: False leaves `encoder_weights` out, for a model whose weights come from a checkpoint.
     Raises ConfigError for unknown names and options, WeightsError when published weights cannot be had.
     """
+    from hrseg.models.encoder import extra_channels
+    from hrseg.models.hrnet import initialize, set_bn_momentum
+
     settings = config.model
     cls, options = model_class(config)
     try:
@@ -164,6 +170,8 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
 
 def model_class(config: Config) -> tuple[Any, dict[str, Any]]:
     """The architecture of the `model` section and its options. Raises ConfigError for unknown names and options."""
+    from hrseg import models
+
     settings = config.model
     cls = piece(settings.arch, models.ARCHITECTURES, where="model.arch", what="architecture")
     _check_encoder(settings.encoder, settings.encoder_weights)
@@ -173,10 +181,15 @@ def model_class(config: Config) -> tuple[Any, dict[str, Any]]:
 
 
 def _timm_like(name: str) -> list[str]:
+    import timm
+
     return difflib.get_close_matches(name, timm.list_models(), n=5)
 
 
 def _check_encoder(name: str, weights: str | None) -> None:
+    import segmentation_models_pytorch as smp
+    import timm
+
     if name.startswith("tu-"):
         plain = name.removeprefix("tu-").partition(".")[0]
         if not timm.is_model(plain):
@@ -191,6 +204,8 @@ def _check_encoder(name: str, weights: str | None) -> None:
 
 def criterion(config: Config, space: LabelSpace) -> CombinedLoss:
     """The sum of the terms of the `loss` section."""
+    from hrseg.losses import CombinedLoss, make_term
+
     usual = "cross_entropy" if space.task is Task.MULTICLASS else "bce"
     terms = []
     for number, term in enumerate(config.loss or [LossConfig(name=usual)]):

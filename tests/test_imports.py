@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +14,7 @@ from tests.conftest import ROOT
 FLOORS = {
     0: {"errors", "config", "task", "cli", "version", "installed", "files"},
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
-    2: {"build", "weights", "report"},
+    2: {"build", "weights", "report", "registration"},
     3: {"engine"},
     4: {"predictor", "export", "benchmark"},
 }
@@ -57,3 +59,32 @@ def test_each_library_has_one_door(library):
         if any(module.partition(".")[0] == library for module in imported(path))
     }
     assert users == {DOORS[library]}
+
+
+def imports_of(code: str) -> set[str]:
+    """Which of the slow libraries are imported by a program."""
+    code += (
+        "; import sys; print(*({'torch', 'segmentation_models_pytorch', 'timm', 'albumentations'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["train", "test", "predict"])
+def test_what_help_needs_is_imported_without_torch(name):
+    words = {"train": ["configs/demo.yaml"], "test": ["--checkpoint", "x.pt"],
+             "predict": ["a.png", "--checkpoint", "x.pt", "--out", "b"]}[name]  # fmt: skip
+    code = f"import runpy; runpy.run_path('tools/{name}.py')['arguments'].{name}({words})"
+    assert imports_of(code) == set()
+
+
+def test_commands_on_data_alone_import_no_networks():
+    assert imports_of("import hrseg.engine.check_data, hrseg.engine.cache") == {"torch"}
+
+
+def test_smp_knows_the_architectures_of_hrseg_also_where_it_is_imported_later():
+    code = (
+        "import hrseg, segmentation_models_pytorch as smp; assert 'hrnetv2_w18' in smp.encoders.encoders; smp.HRNetV2"
+    )
+    assert "torch" in imports_of(code)

@@ -2,8 +2,19 @@
 """tools/predict.py --checkpoint PATH INPUT... --out DIR: segment pictures and films."""
 
 import sys
+from collections.abc import Sequence
 
-from hrseg.engine.predict import main
+from hrseg.cli import command
+from hrseg.engine import arguments
+
+
+@command
+def start(argv: Sequence[str]) -> int:
+    arguments.predict(argv)  # --help and mistakes are answered before the seconds in which torch is imported
+    from hrseg.engine.predict import main
+
+    return main(argv)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

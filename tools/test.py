@@ -2,8 +2,19 @@
 """tools/test.py [CONFIG] --checkpoint PATH [key=value ...]: score a model."""
 
 import sys
+from collections.abc import Sequence
 
-from hrseg.engine.evaluate import main
+from hrseg.cli import command
+from hrseg.engine import arguments
+
+
+@command
+def start(argv: Sequence[str]) -> int:
+    arguments.test(argv)  # --help and mistakes are answered before the seconds in which torch is imported
+    from hrseg.engine.evaluate import main
+
+    return main(argv)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

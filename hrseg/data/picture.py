@@ -18,6 +18,7 @@ from hrseg.errors import DataError
 from hrseg.task import Normalisation
 
 MAX_PIXELS = 500_000_000
+TILE = 1024  # pixels of the sides of what is predicted at once in a large picture
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")  # by Pillow; TIFF by tifffile
 ENDINGS = (*images.IMAGE_ENDINGS, ".webp", ".bmp", ".ppm", ".pgm")
 

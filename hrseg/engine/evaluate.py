@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from hrseg import build, distributed
 from hrseg import config as settings
-from hrseg.cli import command, counted, parser, split_settings
+from hrseg.cli import command, counted
 from hrseg.config import Config, RunConfig
 from hrseg.data.images import inspect_image
 from hrseg.data.loader import Normalise, eval_loader
-from hrseg.engine import cpu, memory
+from hrseg.engine import arguments, cpu, memory
 from hrseg.engine.infer import Inference, fast_form
 from hrseg.engine.judge import CALIBRATION_STEP, Evaluation, Judge
 from hrseg.engine.loaded import ensemble, load_checkpoints
@@ -288,47 +288,7 @@ def versions() -> dict[str, str]:
 @command
 def main(argv: Sequence[str]) -> int:
     """tools/test.py: score a checkpoint, or predictions that came as files, and print the class table."""
-    arguments = parser(
-        "Score a checkpoint, or a folder of predictions: class table, metrics.json, per_image.npz, pictures and "
-        "report.html.",
-        "examples:\n"
-        "  tools/test.py --checkpoint runs/demo/checkpoints/best.pt\n"
-        "  tools/test.py --checkpoint best.pt data.root=/data/cityscapes eval.flip=true 'eval.scales=[0.75, 1, 1.25]'\n"
-        "  tools/test.py --checkpoint fold_0.pt --checkpoint fold_1.pt eval.turns=true\n"
-        "  tools/test.py configs/cityscapes.yaml --predictions of_another_framework/\n"
-        "  tools/test.py --checkpoint best.pt data.val_split=test --submit submission\n"
-        "  torchrun --nproc-per-node=4 tools/test.py configs/cityscapes.yaml --checkpoint best.pt",
-    )
-    arguments.add_argument("words", nargs="*", metavar="[CONFIG] key=value", help="settings; default: the checkpoint's")
-    arguments.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        action="append",
-        help="of hrseg or any family of docs/weights.md; hub ids too; given several times, answers are averaged",
-    )
-    arguments.add_argument(
-        "--predictions", type=Path, metavar="DIR", help="score these PNG files, named after the images, instead"
-    )
-    arguments.add_argument(
-        "--ids",
-        choices=("classes", "labels"),
-        help="what --predictions hold: classes, 0 to K-1, or labels, the values of the data set's own masks; "
-        "default: labels for cityscapes, else classes",
-    )
-    arguments.add_argument("--definition", help="how an absent class counts: cityscapes, ade20k, hrnet, mmseg or smp")
-    arguments.add_argument(
-        "--submit", type=Path, metavar="DIR", help="also write DIR and DIR.zip with what the Cityscapes server wants"
-    )
-    arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
-    arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
-    args = arguments.parse_intermixed_args(argv)
-    files, overrides = split_settings(args.words)
-    if len(files) > 1:
-        raise ConfigError(f"'{files[1]}'", "is one word too many.", "Give one CONFIG and key=value settings.")
-    if bool(args.checkpoint) == bool(args.predictions):
-        raise ConfigError("tools/test.py", "scores either a model or files.", "Give --checkpoint or --predictions.")
-    if args.ids and not args.predictions:
-        raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
+    args, files, overrides = arguments.test(argv)
     return (_test_files if args.predictions else _test_checkpoint)(args, files, overrides)
 
 

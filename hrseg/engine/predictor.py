@@ -25,7 +25,7 @@ from hrseg import distributed
 from hrseg.config import EvalConfig
 from hrseg.data import picture as pictures_in
 from hrseg.data.loader import resize_short_side
-from hrseg.data.picture import MAX_PIXELS, ForModel
+from hrseg.data.picture import MAX_PIXELS, TILE, ForModel
 from hrseg.engine.evaluate import FEW, PRECISIONS
 from hrseg.engine.infer import Inference, fast_form
 from hrseg.engine.loaded import ensemble, load_checkpoints
@@ -35,7 +35,6 @@ from hrseg.report import pictures
 from hrseg.report.png import GREY, PALETTE, RGB, PngWriter
 from hrseg.task import LabelSpace, Normalisation, Task
 
-TILE = 1024
 PREVIEW = 1024  # pixels of the longer side of what a notebook shows
 BAND = 512  # rows of an answer that are brought to the image's size at once
 

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hrseg import config as settings
 from hrseg import distributed
-from hrseg.cli import command, counted, parser
+from hrseg.cli import command, counted
 from hrseg.config import Config
 from hrseg.data.loader import Batch
-from hrseg.engine import checkpoint, resumption
+from hrseg.engine import arguments, checkpoint, resumption
 from hrseg.engine.evaluate import Interrupted, ValidationPictures, evaluate, set_up, write_evidence
 from hrseg.engine.failures import FiniteWatch
 from hrseg.engine.infer import Inference
@@ -318,33 +317,7 @@ def _announce(run: Run, folder: Path, changed: list[resumption.Change]) -> None:
 @command
 def main(argv: Sequence[str]) -> int:
     """tools/train.py: train as a config says."""
-    arguments = parser(
-        "Train a model. Everything of the run is left in runs/<name of the config>/.",
-        "examples:\n"
-        "  tools/train.py configs/demo.yaml\n"
-        "  tools/train.py configs/cityscapes.yaml data.root=/data/cityscapes train.batch_size=8 optim.lr=0.007\n"
-        "  tools/train.py configs/cityscapes.yaml --resume\n"
-        "  tools/train.py configs/cityscapes.yaml --replay 1200\n"
-        "  torchrun --nproc-per-node=4 tools/train.py configs/cityscapes.yaml",
-    )
-    arguments.add_argument("config", metavar="CONFIG", help="a YAML file; configs/ has some")
-    arguments.add_argument(
-        "settings", nargs="*", metavar="key=value",
-        help="change single settings, e.g. train.iterations=200 model.encoder=hrnetv2_w18",
-    )  # fmt: skip
-    arguments.add_argument(
-        "--resume", nargs="?", const="auto", metavar="auto|PATH",
-        help="go on where the run folder's last checkpoint, or the one at PATH, ends",
-    )  # fmt: skip
-    arguments.add_argument(
-        "--replay", type=int, metavar="STEP",
-        help="do a past iteration again and draw its batch, the loss of each pixel, what OHEM kept; alters nothing",
-    )  # fmt: skip
-    args = arguments.parse_intermixed_args(argv)
-    if args.resume and "=" in args.resume and not Path(args.resume).exists():  # --resume key=value
-        args.settings, args.resume = [args.resume, *args.settings], "auto"
-    config = settings.load(args.config, args.settings)
-    folder = config.run.dir or Path("runs") / Path(args.config).stem
+    args, config, folder = arguments.train(argv)
     if args.replay is not None:
         replay(config, folder, args.replay)
         return 0

@@ -34,3 +34,6 @@ def register() -> None:
                 )
         smp.MODEL_ARCHITECTURES_MAPPING[name] = cls
         setattr(smp, cls.__name__, cls)
+
+
+register()
