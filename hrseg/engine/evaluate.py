@@ -221,6 +221,11 @@ class ValidationPictures:
         if index in self._chosen:
             self._predictions[index] = prediction
 
+    @property
+    def colors(self) -> dict[str, tuple[int, int, int]]:
+        """The colour of each class in the pictures."""
+        return {c.name: c.color for c in self._dataset.space.classes}
+
     def examples(self) -> list[Example]:
         """The images with truth and prediction; labels and image are reduced, the panels are not."""
         found = []
@@ -408,12 +413,13 @@ def _submitted(submission: Submission | None) -> int:
 
 
 def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
-    """Save the pictures in a run folder's images/val/, one a validation image, and all of them as images/val.png."""
+    """Save the pictures in a run folder's images/val/, one an image, and all above a legend as images/val.png."""
     found = drawn.examples()
     paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
     if len({example.panel.shape for example in found}) == 1:
         sheet = pictures.sheet([example.panel for example in found], columns=1)
-        paths.append(pictures.save(sheet, folder / "images" / "val.png"))
+        legend = pictures.legend(drawn.colors, sheet.shape[1], scale=max(1.0, sheet.shape[1] / 1200))
+        paths.append(pictures.save(pictures.stacked([sheet, legend]), folder / "images" / "val.png"))
     return paths
 
 

@@ -146,7 +146,8 @@ def predict_all(
     films = [one for one in todo if one.is_film]
     images = [one for one in todo if not one.is_film]
     bar = tqdm(total=len(todo), unit="image", desc="predicting", dynamic_ncols=True, leave=False,
-               mininterval=0.2 if sys.stderr.isatty() else 10, disable=not distributed.is_main())  # fmt: skip
+               mininterval=0.2 if sys.stderr.isatty() else 10,
+               disable=not (todo and distributed.is_main()))  # fmt: skip
     with bar, ThreadPoolExecutor(workers) as pool:
         try:
             _images(predictor, images, outputs, batch, pool, workers, done, bar)

@@ -18,6 +18,7 @@ from hrseg.data.loader import normalise
 from hrseg.engine import checkpoint
 from hrseg.engine.infer import Inference, forward
 from hrseg.engine.loaded import Loaded, load_checkpoint
+from hrseg.engine.predictor import counts
 from hrseg.errors import DataError, HrsegError, WeightsError
 from hrseg.report import pictures
 from hrseg.report.facts import data_name
@@ -159,11 +160,14 @@ def _text(text: Any) -> str:
 
 @torch.inference_mode()
 def _segmented(loaded: Loaded, path: Path) -> np.ndarray:
-    """A picture beside itself under its labels, uint8 RGB."""
+    """A picture beside itself under its labels, below them the colours of the classes that occur, uint8 RGB."""
     image, channels = read_image(path), loaded.normalisation.channels
     if image.shape[2] != channels:
         raise DataError(path, f"has {image.shape[2]} channels, the model takes {channels}.")
     x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0)
     labels = Inference(loaded.space.task).labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
     rgb = pictures.displayable(image, loaded.normalisation)
-    return pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
+    pair = pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
+    seen = counts(labels, loaded.space)
+    colors = {c.name: c.color for c, pixels in zip(loaded.space.classes, seen, strict=True) if pixels}
+    return pictures.stacked([pair, pictures.legend(colors, pair.shape[1])] if colors else [pair])

@@ -18,8 +18,10 @@ from hrseg import config as settings
 from hrseg.engine import evaluate as evaluation
 from hrseg.engine import train as training
 from hrseg.metrics import PerImage, miou
+from hrseg.task import Normalisation
 from hrseg.tracking import read_log
 from tests.conftest import ROOT
+from tests.report.made import Pictures
 
 
 def weights_of(folder, name="last.pt"):
@@ -83,6 +85,16 @@ def test_a_checkpoint_holds_plain_types_and_the_whole_config(finished):
     saved = weights_of(finished)
     assert {"format", "model", "ema", "optimizer", "scaler", "step", "epoch", "rng", "best", "config"} <= set(saved)
     assert {"classes", "normalisation", "task"} <= set(saved) and saved["step"] == 60
+
+
+def test_validation_pictures_stand_above_a_legend(tmp_path):
+    dataset = Pictures(["a", "b"])
+    drawn = evaluation.ValidationPictures(dataset, Normalisation(), 2)
+    for index in range(2):
+        drawn(index, dataset[index][1])
+    *_, sheet = evaluation.draw(drawn, tmp_path)
+    below = np.asarray(Image.open(sheet))[2 * (22 + 24) + 4 :]
+    assert {c.color for c in dataset.space.classes} <= set(map(tuple, below.reshape(-1, 3).tolist()))
 
 
 def test_testing_repeats_the_numbers_of_training(finished, tmp_path):
