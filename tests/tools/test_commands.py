@@ -52,7 +52,7 @@ def test_checking_data_counts_what_is_sound_and_names_what_is_not(tmp_path, caps
     config = tmp_path / "own.yaml"
     config.write_text(f"data: {{dataset: folder, root: '{tmp_path}'}}\nrun: {{dir: '{tmp_path}/run'}}")
     assert check_data.main([str(config)]) == 0
-    assert "train: 1 images, 8x8 (height x width), nothing wrong" in capsys.readouterr().out
+    assert "train: 1 image, 8x8 (height x width), nothing wrong" in capsys.readouterr().out
     assert (tmp_path / "run" / "data.png").exists()
     (tmp_path / "masks" / "val" / "a.png").unlink()
     assert check_data.main([str(config)]) == 2
