@@ -220,12 +220,14 @@ def test_wrong_settings_end_with_a_sentence(config_file, capsys, words, message)
     assert message in error and "Traceback" not in error
 
 
-def test_broken_data_is_told_before_training(shapes, config_file, tmp_path, capsys):
+def test_broken_data_is_told_before_weights_are_fetched(shapes, config_file, tmp_path, capsys, monkeypatch):
     root = shutil.copytree(shapes, tmp_path / "broken")
     (root / "masks" / "train" / "02.png").unlink()
     (root / "images" / "train" / "03.png").write_bytes(b"")
     Image.fromarray(np.full((48, 64), 7, np.uint8)).save(root / "masks" / "val" / "06.png")
-    assert training.main([str(config_file), f"data.root={root}"]) == 2
+    monkeypatch.setattr("hrseg.build.model", lambda *_, **__: pytest.fail("fetched first"))
+    words = ["model.encoder_weights=imagenet", f"data.root={root}"]
+    assert training.main([str(config_file), *words]) == 2
     error = capsys.readouterr().err
     assert all(name in error for name in ("02.png", "03.png", "06.png"))
     assert not (tmp_path / "run").exists()
