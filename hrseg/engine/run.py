@@ -298,7 +298,7 @@ class Run:
             raise ConfigError("train.ema", "was switched since the checkpoint.", "Set it as it was.")
         if self.ema:
             checkpoint.load_weights(self.ema.model, saved["ema"], "resume")
-        as_set = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        as_set = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
         optimizer.load_state_dict(saved["optimizer"])
         for group, options in zip(optimizer.param_groups, as_set, strict=True):
             group.update(options)  # a changed weight decay or momentum counts from here on

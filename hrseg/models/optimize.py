@@ -38,7 +38,7 @@ def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -
         raise ConfigError("backend", f"no backend '{backend}'.", nearest(backend, get_args(Backend)))
     if precision not in get_args(Precision):
         raise ConfigError("precision", f"no precision '{precision}'.", nearest(precision, get_args(Precision)))
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     possible = engines.installed(precision) if device.type == "cpu" else []
     if backend in engines.ENGINES and backend not in possible:
         raise ConfigError("backend", f"{backend} {_why_not(backend, precision, device)}.", WAY_OUT)
