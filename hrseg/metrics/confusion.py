@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -143,27 +144,26 @@ def _by_histogram(prediction: Tensor, target: Tensor, classes: int, ignore_index
     share = -(-target.numel() // torch.get_num_threads())  # of each thread
     step = min(max(share, WORTH_A_THREAD), EXACT_PIXELS)
     parts = [[plane[:, start : start + step] for plane in planes] for start in range(0, target.numel(), step)]
-    if len(parts) > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            counted = list(pool.map(_histogram, parts))
-    else:
-        counted = [_histogram(part) for part in parts]
-    all_values = sum(counted, start=np.zeros((256, 256), np.int64))
+    count = partial(_histogram, classes=classes, ignore_index=ignore_index)
+    if len(parts) <= 1:
+        return sum(map(count, parts), start=np.zeros((classes + 1, classes + 1), np.int64))
+    with ThreadPoolExecutor(min(len(parts), torch.get_num_threads()) - 1 or 1) as pool:
+        others = [pool.submit(count, part) for part in parts[1:]]
+        return sum((other.result() for other in others), start=count(parts[0]))
+
+
+def _histogram(planes: list[np.ndarray], classes: int, ignore_index: int) -> np.ndarray:
+    """`_by_histogram` of two planes [1, N] that it counts exactly."""
+    planes = [np.ascontiguousarray(plane) for plane in planes]
+    all_values = cv2.calcHist(planes, [0, 1], None, [256, 256], [0, 256, 0, 256])
     if 0 <= ignore_index < 256:
         all_values[ignore_index] = 0
-    counts = np.zeros((classes + 1, classes + 1), np.int64)
-    k = min(classes, 256)
+    counts, k = np.zeros((classes + 1, classes + 1), np.int64), min(classes, 256)
     counts[:k, :k] = all_values[:k, :k]
-    counts[:k, classes] = all_values[:k, k:].sum(axis=1)
-    counts[classes, :k] = all_values[k:, :k].sum(axis=0)
-    counts[classes, classes] = all_values[k:, k:].sum()
+    counts[:k, classes] = all_values[:k, k:].sum(axis=1, dtype=np.int64)
+    counts[classes, :k] = all_values[k:, :k].sum(axis=0, dtype=np.int64)
+    counts[classes, classes] = all_values[k:, k:].sum(dtype=np.int64)
     return counts
-
-
-def _histogram(planes: list[np.ndarray]) -> np.ndarray:
-    """int64 [256, 256]: how often each pair of values occurs in two planes of uint8."""
-    planes = [np.ascontiguousarray(plane) for plane in planes]
-    return cv2.calcHist(planes, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
 
 
 def _by_bincount(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
