@@ -29,6 +29,7 @@ from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.loader import TrainSet
 from hrseg.data.transforms import train_transform
+from hrseg.engine import cpu
 from hrseg.engine.evaluate import evaluate
 from hrseg.engine.infer import Inference
 from hrseg.task import Normalisation
@@ -68,12 +69,12 @@ class _Group:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         self._processes = []
-        for rank, cpu in enumerate(cpus):
+        for rank, place in enumerate(cpus):
             together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(len(cpus)),
                         "RANK": str(rank), "LOCAL_RANK": str(rank)}  # fmt: skip
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "hrseg.benchmark.scaling", work, root, str(cpu)],
+                    [sys.executable, "-m", "hrseg.benchmark.scaling", work, root, str(place)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -125,11 +126,12 @@ def _images(root: Path) -> Callable[[], list[list[int]]]:
 WORK: dict[str, Callable[[Path], Callable[[], Any]]] = {"samples": _samples, "images": _images}
 
 
-def _serve(work: str, root: str, cpu: str) -> None:
+def _serve(work: str, root: str, place: str) -> None:
     """For each line of input the work, and a line with its seconds and result."""
-    os.sched_setaffinity(0, [int(cpu)])
+    os.sched_setaffinity(0, [int(place)])
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    cpu.keep_freed_memory()  # as the tools do
     with distributed.process_group(torch.device("cpu")):
         run = WORK[work](Path(root))
         for _ in sys.stdin:
