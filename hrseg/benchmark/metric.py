@@ -60,8 +60,10 @@ def cases(options: Options) -> Iterator[Case]:
     yield Case(
         {"hrseg": ours, "torchmetrics": absent or (lambda: torchmetrics(wide[0])), "get_stats": stats},
         [
-            Row(what, "torchmetrics, default", ["hrseg"], ["torchmetrics"], 0.03, equal=same),
-            Row(what, "smp.metrics.get_stats", ["hrseg"], ["get_stats"], 0.06),
+            Row(
+                what, "torchmetrics, default", ["hrseg"], ["torchmetrics"], 0.03, equal=same, why=_rate(target.numel())
+            ),
+            Row(what, "smp.metrics.get_stats", ["hrseg"], ["get_stats"], 0.06, why=_rate(target.numel())),
         ],
     )
     for kind in (torch.float32, torch.bfloat16):
@@ -88,9 +90,12 @@ def _from_logits(logits: Tensor, target: Tensor, absent: str, torchmetrics: Call
     shape = "x".join(map(str, logits.shape[1:]))
     what = f"logits {shape} {str(logits.dtype).removeprefix('torch.')} to a confusion matrix of {size[1]}x{size[0]}"
     against = "interpolate, argmax, torchmetrics"
-    return Case(
-        {"hrseg": ours, "textbook": absent or textbook}, [Row(what, against, ["hrseg"], ["textbook"], 0.05, equal=same)]
-    )
+    row = Row(what, against, ["hrseg"], ["textbook"], 0.05, equal=same, why=_rate(target.numel()))
+    return Case({"hrseg": ours, "textbook": absent or textbook}, [row])
+
+
+def _rate(pixels: int) -> Callable[[float], str]:
+    return lambda seconds: f"a pixel takes {1e9 * seconds / pixels:.1f} ns"
 
 
 def _labels(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:

@@ -163,7 +163,8 @@ def head(options: Options, backward: bool) -> Case:
 
     what = f"the head alone, w48, {'forward + backward' if backward else 'inference'}, {size[0]}x{size[1]}"
     marks = (0.40, 0.30) if backward else (0.50, 0.25)
-    return Case(sides, [Row(what, "textbook head, NCHW", ["hrseg"], ["textbook"], *marks, equal=equal)])
+    why = fp32_rate((3 if backward else 1) * textbook.macs(ours, *features))
+    return Case(sides, [Row(what, "textbook head, NCHW", ["hrseg"], ["textbook"], *marks, equal, why)])
 
 
 def _of(module: nn.Module, inputs: list[Tensor]) -> Side:

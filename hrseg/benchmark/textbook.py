@@ -65,10 +65,10 @@ def pair(variant: str) -> tuple[Textbook, hrseg.HRNetV2]:
     return theirs, ours
 
 
-def macs(model: nn.Module, image: Tensor) -> float:
+def macs(model: nn.Module, *inputs: Tensor) -> float:
     """Multiplications with an addition of all convolutions and products of a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(model).to("meta")(image.to("meta"))
+        copy.deepcopy(model).to("meta")(*(x.to("meta") for x in inputs))
     return counter.get_total_flops() / 2
 
 
