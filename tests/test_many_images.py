@@ -47,12 +47,17 @@ def many(tmp_path_factory):
 
 
 def own_memory() -> list[float]:
-    """MiB of pages that this process, and each of its workers, has for itself alone, in the order of their birth."""
+    """MiB of this process, and of pages that each of its workers has for itself alone, in the order of their birth.
+
+    Of this process all pages count: those that it shares would become its own at the moment another process ends.
+    """
     children = sorted(child.pid for child in multiprocessing.active_children() if child.pid)
-    return [_private(pid) for pid in ("self", *children)]
+    status = Path("/proc/self/status").read_text().splitlines()
+    anonymous = next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+    return [anonymous / 1024, *map(_private, children)]
 
 
-def _private(pid: int | str) -> float:
+def _private(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
