@@ -28,5 +28,7 @@ def segment(model: str, picture: str, out: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     for name, share in segment(*sys.argv[1:4]).items():
         print(f"{name:20} {100 * share:5.1f} %")

@@ -200,6 +200,9 @@ def main(argv: Sequence[str]) -> int:
         print(done.cost)
     print(f"{done.proof} ({done.images})")
     print(f"written: {done.path}, {_beside(done.path).name} tells what is in it")
+    if not args.dynamic:
+        height, width = args.size or loaded.config.augment.crop or USUAL_SIZE
+        print(f"It takes images of {height}x{width} alone: others lose by being brought to it. --dynamic takes any.")
     return 0
 
 
