@@ -128,7 +128,6 @@ def predict(argv: Sequence[str]) -> argparse.Namespace:
     add("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_args(argv)
     out = Path(args.out)
-    out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}", "is a file.", "Give a folder.")
     return args

@@ -33,9 +33,10 @@ USUAL_SIZE = (512, 512)  # where training took no crop
 
 
 class Exported(NamedTuple):
-    """A file, the proof, on which images it was made, and for int8 its cost."""
+    """A file, the size that it takes (None: any), the proof, on which images it was made, and for int8 its cost."""
 
     path: Path
+    size: Size | None
     proof: Proof
     images: str
     cost: int8.Cost | None = None
@@ -105,7 +106,7 @@ def export(
         _beside(path).write_text(json.dumps({**metadata, "proof": proven}, indent=1), encoding="utf-8")
         for written in Path(unproven).iterdir():
             written.replace(out.with_name(written.name))
-    return Exported(out, proof, what, cost)
+    return Exported(out, None if dynamic else size, proof, what, cost)
 
 
 def describe(
@@ -200,8 +201,8 @@ def main(argv: Sequence[str]) -> int:
         print(done.cost)
     print(f"{done.proof} ({done.images})")
     print(f"written: {done.path}, {_beside(done.path).name} tells what is in it")
-    if not args.dynamic:
-        height, width = args.size or loaded.config.augment.crop or USUAL_SIZE
+    if done.size:
+        height, width = done.size
         print(f"It takes images of {height}x{width} alone: others lose by being brought to it. --dynamic takes any.")
     return 0
 
