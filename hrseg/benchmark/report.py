@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hrseg.benchmark.measure import Figure, Options, Result
+from hrseg.benchmark.measure import MOST_TIMES, ROUND_S, Figure, Options, Result
 
 PACKAGES = (
     "hrseg", "torch", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "torchmetrics",
@@ -31,7 +31,7 @@ def conditions(options: Options, allocator: str, command: str) -> dict[str, str]
         "threads": str(torch.get_num_threads()),
         "allocator": allocator,
         "clock": options.clock,
-        "rounds": str(options.rounds),
+        "rounds": f"{options.rounds}, and up to {MOST_TIMES} times as many where one takes less than {ROUND_S} s",
         "versions": ", ".join(f"{name} {version}" for name, version in _versions().items()),
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -45,6 +47,26 @@ def test_no_ratio_where_the_quartiles_lie_apart_and_it_measures_again_first():
     result = one({"ours": lambda: 1.0 + next(turns), "peer": lambda: 4.0})
     assert result.ratio is None and "the quartiles of ours lie" in result.note
     assert next(turns) == measure.TRIES * 3
+
+
+def test_of_several_tries_a_row_shows_its_quietest():
+    noisy, quieter, noisiest = (1.0, 2.0, 3.0), (4.0, 4.1, 4.2), (5.0, 7.0, 9.0)
+    ours, other = iter([*noisy, *quieter, *noisiest]), iter([*noisiest] * 3)
+    sides = {"ours": lambda: next(ours), "peer": lambda: 8.2, "another": lambda: next(other)}
+    result = one(sides)
+    assert (result.ours.median, result.ratio) == (4.1, 0.5)
+
+
+def test_where_a_round_is_short_there_are_more_of_them(monkeypatch):
+    monkeypatch.setattr(measure, "SHORTEST_S", 1e-3)
+    turns = itertools.count()
+
+    def side() -> None:
+        next(turns)
+        time.sleep(measure.SHORTEST_S)
+
+    run(Case({"ours": side}, []), OPTIONS)
+    assert next(turns) >= OPTIONS.rounds * measure.MOST_TIMES
 
 
 def test_no_ratio_where_others_use_the_machine(monkeypatch):
