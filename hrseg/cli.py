@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hrseg.errors import HrsegError
 
@@ -47,6 +49,20 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             return 2
 
     return wrapped
+
+
+@contextlib.contextmanager
+def imports() -> Iterator[None]:
+    """Around the import of torch and all that is built on it: the garbage collector takes a tenth of it for nothing.
+
+    What was imported stays, so it is not looked through later either.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -4,14 +4,15 @@
 import sys
 from collections.abc import Sequence
 
-from hrseg.cli import command
+from hrseg.cli import command, imports
 from hrseg.engine import arguments
 
 
 @command
 def start(argv: Sequence[str]) -> int:
     arguments.train(argv)  # --help and mistakes are answered before the seconds in which torch is imported
-    from hrseg.engine.train import main
+    with imports():
+        from hrseg.engine.train import main
 
     return main(argv)
 

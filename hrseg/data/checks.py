@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from hrseg.data import packed
 from hrseg.data.images import inspect_image, read_mask
 from hrseg.data.pairs import Pairs, ValueTable, ranges, size_mismatch
 from hrseg.errors import DataError, HrsegError
@@ -148,12 +149,11 @@ def _mapped(find: Callable[[int], _Finding], places: Sequence[int], workers: int
 
 
 def _without_mask(dataset: Pairs, opened: set[int]) -> list[str]:
-    problems = []
-    for i in set(range(len(dataset))) - opened:
-        image, masks = dataset.files(i)
-        missing = [m for m in _listed(masks) if not os.access(m, os.F_OK)]
-        problems += [f"{image}: has no mask, there is no {mask}." for mask in missing]
-    return sorted(problems)
+    masks = dataset.all_masks()
+    there = [os.access(mask, os.F_OK) for mask in packed.strings(masks)]
+    labels = len(masks) // len(dataset)  # a mask each
+    missing = [place for place, is_there in enumerate(there) if not is_there and place // labels not in opened]
+    return sorted(f"{dataset.images[place // labels]}: has no mask, there is no {masks[place]}." for place in missing)
 
 
 def _listed(masks: Path | list[Path] | None) -> list[Path]:

@@ -205,6 +205,9 @@ class Folder(Pairs):
             return self.images[i], self._masks_of(i)
         return super().files(i)
 
+    def all_masks(self) -> Sequence[Path]:
+        return [] if self.mask_paths is None else self.mask_paths
+
     def meaning(self) -> dict[str, Any]:
         ignored = {"value": self.ignored_value, "color": self.ignored_color}
         names = self.space.names if self.task is Task.MULTILABEL else None

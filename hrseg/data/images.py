@@ -31,7 +31,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say o
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_HEAD = 26  # bytes at a file's start in which a PNG tells what its values are
 _GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6  # colour types of a PNG
+_Depth = tuple[int, int]  # bits a channel, colour type
 _ORIENTATION = 274  # the EXIF and TIFF tag
 _TRANSPOSED = (5, 6, 7, 8)  # its values for pictures whose rows are stored as columns
 _ONE_PAGE = (
@@ -64,7 +66,7 @@ def read_image(path: str | Path) -> np.ndarray:
             if array.dtype == bool:
                 array = array.astype(np.uint8) * 255
         else:
-            array = _read_pillow_image(path)
+            array = _read_pillow_image(path, _png_depth(start))
         return _own(_as_image_type(path, array if array.ndim == 3 else array[:, :, None]))
 
 
@@ -80,7 +82,7 @@ def read_mask(path: str | Path, *, colors: bool = False) -> np.ndarray:
         if start.startswith(_TIFF_STARTS):
             array = _read_tiff(path, palette_to_rgb=colors)
         else:
-            array = _read_pillow_mask(path, colors)
+            array = _read_pillow_mask(path, _png_depth(start), colors)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim == 3 and array.shape[2] == 4:
@@ -122,10 +124,10 @@ def inspect_image(path: str | Path) -> ImageInfo:
     with _decoding(path):
         if start.startswith(_TIFF_STARTS):
             return _inspect_tiff(path)
-        with _open_pillow(path) as image:
+        depth = _png_depth(start)
+        with _open_pillow(path, depth) as image:
             width, height = image.size
             channels = 3 if image.mode == "P" else len(image.getbands())
-            depth = _png_depth(path)
             dtype = np.dtype(np.uint16 if depth and depth[0] == 16 else np.uint8)
             if image.format == "PNG":
                 image.verify()
@@ -161,7 +163,7 @@ def list_files(
         if name in found:
             raise DataError(path, f"has the same name as {Path(found[name]).name}.", "Keep one of the two.")
         found[name] = path
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found)}
 
 
 def ending_of(path: str) -> str:
@@ -182,19 +184,20 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
     """above: the real paths of this folder and of those that it lies in."""
     try:
         with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            shown = [e for e in entries if not e.name.startswith(".")]
     except FileNotFoundError:
         return
     except OSError as error:
         raise DataError(folder, f"cannot be read: {error.strerror}.") from None
-    kinds = {entry: _is_folder(entry) for entry in shown}
+    folders = {e.path for e in shown if _is_folder(e)}
     # Links that lead nowhere are files too, to be complained of; pipes and devices, which may never end, are not.
-    yield from (e.path for e, folder in kinds.items() if not folder and (e.is_symlink() or e.is_file()))
-    for entry in (e for e, folder in kinds.items() if folder):
-        real = os.path.realpath(entry.path)
+    files = {e.path for e in shown if e.is_symlink() or e.is_file()} - folders
+    yield from sorted(files)
+    for path in sorted(folders):
+        real = os.path.realpath(path)
         if real in above:
-            raise DataError(entry.path, "leads back, by a link, into a folder that it lies in.", "Remove the link.")
-        yield from _walk(entry.path, above | {real})
+            raise DataError(path, "leads back, by a link, into a folder that it lies in.", "Remove the link.")
+        yield from _walk(path, above | {real})
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -226,8 +229,8 @@ def _start(path: Path) -> bytes:
     """The first bytes of a file, which tell its format; the ending of its name does not count."""
     with _decoding(path):
         try:
-            with path.open("rb") as file:
-                start = file.read(26)
+            with path.open("rb", buffering=0) as file:
+                start = file.read(_HEAD)
         except FileNotFoundError:
             raise DataError(path, "no such file.") from None
     if not start:
@@ -275,22 +278,21 @@ def _as_image_type(path: Path, array: np.ndarray) -> np.ndarray:
 # PNG and JPEG, by Pillow
 
 
-def _open_pillow(path: Path) -> Image.Image:
+def _open_pillow(path: Path, depth: _Depth | None) -> Image.Image:
     image = Image.open(path, formats=("PNG", "JPEG"))
     # An MPO is a camera's JPEG with previews behind the photograph: the first picture is the one that viewers show.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DataError(path, f"is an animation of {image.n_frames} pictures.", "Save them one by one.")  # type: ignore[attr-defined]
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16B"):
         raise DataError(path, f"has {image.mode} colours.", "Save it as RGB.")
-    if _png_depth(path) == (16, _GREY_ALPHA):
+    if depth == (16, _GREY_ALPHA):
         raise DataError(path, "is 16-bit grey with alpha, of which half the bits would be lost.", "Save it as TIFF.")
     return image
 
 
-def _png_depth(path: Path) -> tuple[int, int] | None:
+def _png_depth(start: bytes) -> _Depth | None:
     """Bits a channel and colour type of a PNG (RFC 2083, section 11.2.2), which Pillow does not tell; None for JPEG."""
-    start = _start(path)
-    return (start[24], start[25]) if start.startswith(_PNG_START) else None
+    return (start[24], start[25]) if start.startswith(_PNG_START) and len(start) == _HEAD else None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -305,24 +307,23 @@ def _pillow_array(image: Image.Image) -> np.ndarray:
     return array
 
 
-def _decoded(path: Path, image: Image.Image) -> np.ndarray:
+def _decoded(path: Path, image: Image.Image, depth: _Depth | None) -> np.ndarray:
     """The pixels of a PNG or JPEG that was opened, grey, colours or indices as they stand in the file."""
-    if png_decode is None or _png_depth(path) not in ((8, _GREY), (16, _GREY), (8, _RGB)):
+    if png_decode is None or depth not in ((8, _GREY), (16, _GREY), (8, _RGB)):
         return _pillow_array(image)
     array = np.atleast_3d(png_decode(path.read_bytes()))
     return array[:, :, : len(image.getbands())]  # a colour that stands for "transparent" adds one
 
 
-def _read_pillow_image(path: Path) -> np.ndarray:
-    with _open_pillow(path) as image:
-        depth = _png_depth(path)
+def _read_pillow_image(path: Path, depth: _Depth | None) -> np.ndarray:
+    with _open_pillow(path, depth) as image:
         if depth in ((16, _RGB), (16, _RGBA)):
             return _read_deep_png(path, image)
         if image.mode == "P":
             return np.asarray(image.convert("RGB"))
         if image.mode == "1":
             return np.asarray(image.convert("L"))
-        return _upright(_decoded(path, image), _orientation(image))
+        return _upright(_decoded(path, image, depth), _orientation(image))
 
 
 def _read_deep_png(path: Path, image: Image.Image) -> np.ndarray:
@@ -336,9 +337,8 @@ def _read_deep_png(path: Path, image: Image.Image) -> np.ndarray:
     return array[:, :, [2, 1, 0, 3][: array.shape[2]]]
 
 
-def _read_pillow_mask(path: Path, colors: bool) -> np.ndarray:
-    with _open_pillow(path) as image:
-        depth = _png_depth(path)
+def _read_pillow_mask(path: Path, depth: _Depth | None, colors: bool) -> np.ndarray:
+    with _open_pillow(path, depth) as image:
         if depth is None:
             raise DataError(path, "is a mask in JPEG, which changes values.", "Save masks as PNG.")
         bits, color_type = depth
@@ -348,7 +348,7 @@ def _read_pillow_mask(path: Path, colors: bool) -> np.ndarray:
             image = image.convert("RGBA")
         if colors and image.mode in ("P", "1"):
             image = image.convert("RGB")
-        array = _decoded(path, image)
+        array = _decoded(path, image, depth)
     if color_type == _GREY and bits in (2, 4) and not colors:
         array = array // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits to 0..255: ids would change
     return array

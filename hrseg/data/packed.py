@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 T = TypeVar("T")
+BLOCK = 4096  # strings that are there at once
 
 
 class Packed(Sequence[T], Generic[T]):
@@ -20,12 +21,12 @@ class Packed(Sequence[T], Generic[T]):
     """
 
     def __init__(self, values: Iterable[Any], make: Callable[[str], T]):
-        encoded = [os.fsencode(value) for value in values]
-        self._text, self._make = b"".join(encoded), make
-        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._text, self._make = os.fsencode("\0".join([*map(os.fspath, values), ""])), make
+        ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 0)  # no name or path holds a zero byte
+        self._starts = np.concatenate([[0], ends + 1])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._starts) - 1
 
     @overload
     def __getitem__(self, i: int) -> T: ...
@@ -35,10 +36,16 @@ class Packed(Sequence[T], Generic[T]):
         if isinstance(i, slice):
             return [self[place] for place in range(*i.indices(len(self)))]
         place = range(len(self))[i]  # counts from the end where negative; IndexError outside
-        return self._make(os.fsdecode(self._text[self._ends[place] : self._ends[place + 1]]))
+        return self._make(os.fsdecode(self._text[self._starts[place] : self._starts[place + 1] - 1]))
 
     def __iter__(self) -> Iterator[T]:
-        return (self[place] for place in range(len(self)))
+        return map(self._make, self.strings())
+
+    def strings(self) -> Iterator[str]:
+        """All of them as they are held, without an object made of each."""
+        for first in range(0, len(self), BLOCK):
+            last = min(first + BLOCK, len(self))
+            yield from os.fsdecode(self._text[self._starts[first] : self._starts[last] - 1]).split("\0")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(_equal, self, other))
@@ -49,6 +56,11 @@ class Packed(Sequence[T], Generic[T]):
 
 def _equal(one: object, other: object) -> bool:
     return one == other
+
+
+def strings(values: Sequence[str | Path]) -> Iterable[str | Path]:
+    """What a sequence of names or paths holds; strings if it is packed."""
+    return values.strings() if isinstance(values, Packed) else values
 
 
 def names(values: Iterable[str]) -> Packed[str]:

@@ -51,6 +51,10 @@ class Pairs:
         """The paths of an image and its mask; a list of masks where each label has one."""
         return self.images[i], None if self.targets is None else self.targets[i]
 
+    def all_masks(self) -> Sequence[Path]:
+        """The masks of all images, one after the other; empty where the split has no labels."""
+        return [] if self.targets is None else self.targets
+
     def cluster(self, i: int) -> str:
         """What this image belongs to together with its neighbours: its folder, or itself where there is none."""
         return self.names[i].rpartition("/")[0] or self.names[i]

@@ -123,7 +123,7 @@ def open_picture(source: str | Path | np.ndarray | Image.Image, *, max_pixels: i
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise DataError(path, f"is an animation of {image.n_frames} pictures.", "Save them one by one.")  # type: ignore[attr-defined]
         _check_size(path, (image.height, image.width), max_pixels)
-        depth = images._png_depth(path) if image.format == "PNG" else None
+        depth = images._png_depth(start) if image.format == "PNG" else None
         if depth in ((16, images._RGB), (16, images._RGBA), (16, images._GREY_ALPHA)):
             with _own_limit():
                 array = images.read_image(path)

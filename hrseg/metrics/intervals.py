@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
-
 from hrseg.metrics.measures import Measure
 
 LEVEL = 0.95
@@ -26,8 +24,15 @@ def interval(measure: Measure, clusters: Sequence[str]) -> tuple[float, float] |
     value, error = float(measure.value()), standard_error(measure.without_each(clusters))
     if np.isnan(value) or np.isnan(error):
         return None
-    reach = stdtrit(len(set(clusters)) - 1, (1 + LEVEL) / 2) * error
+    reach = _student_t(len(set(clusters)) - 1) * error
     return max(0.0, float(value - reach)), min(1.0, float(value + reach))
+
+
+def _student_t(freedom: float) -> float:
+    """How many standard errors the interval reaches to either side."""
+    from scipy.special import stdtrit  # its import takes a quarter of a second: not before the first image
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def standard_error(without_each: np.ndarray) -> float:
@@ -75,5 +80,5 @@ def difference(first: Sequence[Measure], second: Sequence[Measure], clusters: Se
         of_seeds = sum(((side - side.mean()) ** 2).sum() for side in values) / seeds * sum(1 / len(v) for v in values)
         if of_images + of_seeds > 0:
             freedom = (of_images + of_seeds) ** 2 / (of_images**2 / freedom + of_seeds**2 / seeds)
-    reach = float(stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(of_images + of_seeds))
+    reach = float(_student_t(freedom) * np.sqrt(of_images + of_seeds))
     return Difference(*plain, found, (found - reach, found + reach))

@@ -153,3 +153,20 @@ def test_the_example_of_the_documentation_is_a_sound_data_set():
     tiles = scope["Tiles"]("anywhere", "train", size=16)
     assert tiles[0].image.shape == (16, 16, 4)
     assert check(tiles, progress=False) == []
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_of_pairs_that_are_not_opened_it_is_seen_whether_there_is_a_mask(tmp_path, task):
+    make(tmp_path, "abcd")
+    labels = ["."] if task == "multiclass" else ["road", "sky"]
+    for label in labels if task == "multilabel" else []:
+        for name in "abcd":
+            save(tmp_path / f"masks/{label}/train/{name}.png", np.zeros((32, 48)))
+    gone = [tmp_path / f"masks/{labels[-1]}/train/{name}.png" for name in "bd"]
+    gone[0].unlink()
+    gone[1].unlink()
+    gone[1].symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "images/train/c.png").write_bytes(b"not opened")
+    images = tmp_path / "images/train"
+    problems = check(Folder(tmp_path, "train", task=task), at_most=1, progress=False)
+    assert problems == [f"{images / path.name}: has no mask, there is no {path}." for path in gone]
