@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
 from hrseg.metrics.measures import Measure
 
 LEVEL = 0.95
