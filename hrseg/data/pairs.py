@@ -127,6 +127,8 @@ class ValueTable:
             raise DataError(path, "is an RGB picture where a mask of ids is expected.", way_out)
         if mask.dtype == np.uint8:
             indices: np.ndarray = cv2.LUT(mask, self.table[:256])
+            if self.unknown not in self.table[: int(mask.max(initial=0)) + 1]:
+                return indices
         else:
             inside = (mask >= 0) & (mask < len(self.table))
             indices = np.where(inside, np.take(self.table, np.where(inside, mask, 0)), self.dtype(self.unknown))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from hrseg.metrics import (
     boundary_areas,
     calibration_counts,
     confusion_matrix,
+    runs,
     scores,
     scores_of,
 )
@@ -113,13 +113,11 @@ class Judge:
         if confidence is not None:
             predicted, truth = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
             calibration = calibration_counts(confidence, predicted, truth, ignore_index)
-        confusion, by_id = self._confusion(prediction, target, label_ids)
         instances = None
-        if by_id is not None:
-            ids = label_ids
-            if ids is None:
-                ids = cv2.LUT(prediction.astype(np.uint8, copy=False), self.dataset.label_ids)
-            instances = self._instances(index, by_id, ids, instance_ids)
+        if self.instances is None:
+            confusion = self.total.update(prediction, target)
+        else:
+            confusion, instances = self._with_instances(index, prediction, target, label_ids, instance_ids)
         counts = ImageCounts(confusion, self._boundary(prediction, target), instances, calibration)
         self.per_image.add(index, name, counts, cluster_of(self.dataset, index, self.cluster))
 
@@ -150,38 +148,38 @@ class Judge:
         """The instance ids of an image [H, W]; None where instances are not scored. Raises DataError."""
         return None if self.instances is None else read_mask(self.dataset.instance_path(index))
 
-    def _confusion(
-        self, prediction: np.ndarray, target: np.ndarray, label_ids: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pixels by true and predicted class; and by label id where instances are scored. Counted once for both."""
-        if self.instances is None:
-            return self.total.update(prediction, target), None
-        classes, ids = len(self.space.classes), self.dataset.label_ids
-        by_id = np.zeros((256, 256), np.int64)
-        if label_ids is None or not self.per_image.void_predictions:
-            counts = self.total.update(prediction, target)
-            by_id[np.ix_(ids[:classes], ids[:classes])] = counts[:, :classes]
-            return counts, by_id
-        by_class_and_id = confusion_matrix(label_ids, target, 256, self.space.ignore_index)[:classes]
-        by_id[ids[:classes]] = by_class_and_id
-        counts = np.zeros((classes, classes + 1), np.int64)
-        counts[:, :classes] = by_class_and_id[:, ids[:classes]]
-        counts[:, classes] = by_class_and_id.sum(axis=1) - counts.sum(axis=1)
-        self.total.add(counts)
-        return counts, by_id
-
-    def _instances(
-        self, index: int, by_id: np.ndarray, label_ids: np.ndarray, instance_ids: np.ndarray | None
-    ) -> np.ndarray | None:
+    def _with_instances(
+        self,
+        index: int,
+        prediction: np.ndarray,
+        target: np.ndarray,
+        label_ids: np.ndarray | None,
+        instance_ids: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels by true and predicted class, and what the objects add; all is counted in runs."""
         assert self.instances is not None
-        path = self.dataset.instance_path(index)
+        path, classes, ids = self.dataset.instance_path(index), len(self.space.classes), self.dataset.label_ids
         if instance_ids is None:
             instance_ids = read_mask(path)
-        if instance_ids.shape != label_ids.shape:
+        if instance_ids.shape != target.shape:
             size = "x".join(map(str, instance_ids.shape))
-            raise DataError(path, f"is {size} (height x width), the labels {label_ids.shape[0]}x{label_ids.shape[1]}.")
+            raise DataError(path, f"is {size} (height x width), the labels {target.shape[0]}x{target.shape[1]}.")
+        by_id = np.zeros((256, 256), np.int64)
+        if label_ids is None or not self.per_image.void_predictions:
+            (prediction, target, instance_ids), pixels = runs(prediction, target, instance_ids)
+            counts = self.total.update(prediction, target, pixels=pixels)
+            by_id[np.ix_(ids[:classes], ids[:classes])] = counts[:, :classes]
+            said = ids[prediction]
+        else:
+            (said, target, instance_ids), pixels = runs(label_ids, target, instance_ids)
+            by_class_and_id = confusion_matrix(said, target, 256, self.space.ignore_index, pixels=pixels)[:classes]
+            by_id[ids[:classes]] = by_class_and_id
+            counts = np.zeros((classes, classes + 1), np.int64)
+            counts[:, :classes] = by_class_and_id[:, ids[:classes]]
+            counts[:, classes] = by_class_and_id.sum(axis=1) - counts.sum(axis=1)
+            self.total.add(counts)
         try:
-            return self.instances.add(by_id, label_ids, instance_ids)
+            return counts, self.instances.add(by_id, said, instance_ids, pixels)
         except ValueError as error:
             raise DataError(path, f"{error}.") from error
 

@@ -2,7 +2,7 @@
 
 from hrseg.metrics.boundary import boundary_areas, boundary_iou
 from hrseg.metrics.calibration import calibration_counts, ece
-from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion
+from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion, runs
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
 from hrseg.metrics.intervals import Difference, difference, interval
 from hrseg.metrics.measures import Measure, class_ious, measures
@@ -48,6 +48,7 @@ __all__ = [
     "miou",
     "multilabel_confusion",
     "pixel_accuracy",
+    "runs",
     "scores",
     "scores_of",
     "table",

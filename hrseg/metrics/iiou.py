@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hrseg.metrics.confusion import confusion_matrix
+from hrseg.metrics.confusion import confusion_matrix, runs
 from hrseg.metrics.scores import ratio
 from hrseg.task import IGNORE_INDEX
 
@@ -97,31 +97,35 @@ class InstanceIoU:
         Returns what it added, float64 [2, M]: weighted pixels that are right, and all that count, of each class and
         then each category. Raises ValueError for ids above those of the table.
         """
-        prediction, label_ids = map(np.asarray, (prediction, label_ids))
-        return self.add(confusion_matrix(prediction, label_ids, self._values, IGNORE_INDEX), prediction, instance_ids)
+        (said, true, instances), pixels = runs(*map(np.asarray, (prediction, label_ids, instance_ids)))
+        return self.add(
+            confusion_matrix(said, true, self._values, IGNORE_INDEX, pixels=pixels), said, instances, pixels
+        )
 
-    def add(self, confusion: np.ndarray, prediction: np.ndarray, instance_ids: np.ndarray) -> np.ndarray:
+    def add(
+        self, confusion: np.ndarray, prediction: np.ndarray, instance_ids: np.ndarray, pixels: np.ndarray
+    ) -> np.ndarray:
         """As `update`, of an image whose pixels were counted already.
 
         confusion: int64 [V, V] by true and predicted id of the table; rows of ignored labels may be left empty.
+        prediction, instance_ids, pixels: those of its runs.
         """
-        instance_ids = np.asarray(instance_ids).reshape(-1)
         places = np.flatnonzero(instance_ids >= 1000)
-        of_object, said = instance_ids[places], np.asarray(prediction).reshape(-1)[places]
-        pixels = np.bincount(of_object)
-        objects = np.flatnonzero(pixels)
+        of_object, said, pixels = instance_ids[places], prediction[places], pixels[places]
+        sizes = np.bincount(of_object, pixels)
+        objects = np.flatnonzero(sizes)
         label = objects // 1000
         if label.size and label.max() >= self._values:
             raise ValueError(f"instance ids hold {objects.max()}, an object of no label in the table")
         # Pixels of each object by predicted label.
-        number = np.zeros(len(pixels), np.intp)
+        number = np.zeros(len(sizes), np.intp)
         number[objects] = np.arange(len(objects))
-        predicted = np.bincount(number[of_object] * self._values + said, minlength=len(objects) * self._values)
+        predicted = np.bincount(number[of_object] * self._values + said, pixels, len(objects) * self._values)
         predicted = predicted.reshape(-1, self._values)
-        weight = self._weight[label] / pixels[objects]
+        weight = self._weight[label] / sizes[objects]
         right = weight * predicted[np.arange(len(objects)), label]
         near = weight * (predicted * self._same_category[label]).sum(axis=1)
-        of_label = [np.bincount(label, w, self._values) for w in (weight * pixels[objects], right, near)]
+        of_label = [np.bincount(label, w, self._values) for w in (weight * sizes[objects], right, near)]
         whole, as_class, as_category = of_label
         counted = [i for i, entry in self.labels.items() if not entry.ignored]
         added = []
