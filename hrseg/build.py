@@ -1,6 +1,6 @@
 """Settings become objects; the one place where config meets classes.
 
-Networks and losses are imported where they are made: smp and timm take seconds, and data sets do without.
+Networks and losses are imported where they are made: torch, smp and timm take seconds, and data sets do without.
 """
 
 from __future__ import annotations
@@ -12,23 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
-from hrseg import distributed
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
-from hrseg.data import DATASETS, cache, folds, loader
+from hrseg.data import DATASETS, cache, folds
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from hrseg.losses import CombinedLoss
 
 
-class Dataset(loader.Dataset, Protocol):
+class Dataset(Protocol):
     """What every data set offers; see docs/extending.md."""
 
+    space: LabelSpace
     names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
 
 
 def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:
@@ -61,6 +66,11 @@ def dataset(config: Config, split: str) -> Dataset:
         chosen = validates if split == data.val_split else ~validates
         return folds.Part(whole, np.flatnonzero(chosen).tolist())
     return _split(config, split)
+
+
+def data_sets(config: Config) -> dict[str, Dataset]:
+    """The training and the validation set, by the names of their splits."""
+    return {split: dataset(config, split) for split in (config.data.train_split, config.data.val_split)}
 
 
 def _split(config: Config, split: str) -> Dataset:
@@ -219,6 +229,10 @@ def criterion(config: Config, space: LabelSpace) -> CombinedLoss:
 
 def convert_sync_bn(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Batch norm over all processes, on CUDA with several of them; elsewhere plain batch norm."""
+    from torch import nn
+
+    from hrseg import distributed
+
     if config.model.sync_bn and distributed.world_size() > 1 and device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network

@@ -53,15 +53,11 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
 
 @contextlib.contextmanager
 def imports() -> Iterator[None]:
-    """Around the import of torch and all that is built on it: the garbage collector takes a tenth of it for nothing.
-
-    What was imported stays, so it is not looked through later either.
-    """
+    """Around the import of torch and all that is built on it: the garbage collector takes a tenth of it for nothing."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 

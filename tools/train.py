@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """tools/train.py CONFIG [key=value ...] [--resume [auto|PATH]] [--replay STEP]: train a model."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from hrseg.cli import command, imports
-from hrseg.engine import arguments
+from hrseg.engine import ahead, arguments
 
 
 @command
 def start(argv: Sequence[str]) -> int:
-    arguments.train(argv)  # --help and mistakes are answered before the seconds in which torch is imported
+    args, config, folder = arguments.train(argv)  # help and mistakes are told before the seconds that torch takes
+    main = int(os.environ.get("RANK", 0)) == 0
+    looking = ahead.start(config, check=config.data.check and main) if args.replay is None else None
     with imports():
-        from hrseg.engine.train import main
+        from hrseg.engine import train
 
-    return main(argv)
+    return train.start(args, config, folder, looking)
 
 
 if __name__ == "__main__":

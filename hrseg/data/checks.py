@@ -112,12 +112,17 @@ def check(dataset: Any, *, workers: int = 0, progress: bool = True, at_most: int
     return examine(dataset, workers=workers, progress=progress, at_most=at_most).problems
 
 
-def require_sound(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> None:
-    """Check each data set, opening at most 3000 pairs of it. Raises one DataError that lists the problems of all."""
+def find_problems(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> list[str]:
+    """`check` of each data set, opening at most 3000 pairs of it."""
     problems: list[str] = []
     for dataset in datasets.values():
         problems += check(dataset, workers=workers, progress=progress, at_most=OPENED_AT_START)
-    refuse(problems, datasets)
+    return problems
+
+
+def require_sound(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> None:
+    """Raises one DataError that lists what `find_problems` finds."""
+    refuse(find_problems(datasets, workers=workers, progress=progress), datasets)
 
 
 def refuse(problems: Sequence[str], splits: Iterable[str]) -> None:

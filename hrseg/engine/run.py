@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hrseg import build, distributed, models, weights
 from hrseg.config import Config, TrainConfig
-from hrseg.data.checks import require_sound
+from hrseg.data.checks import find_problems, refuse
 from hrseg.data.loader import Batch, Loader, Normalise, iterations_per_epoch, train_loader
 from hrseg.data.transforms import train_transform
 from hrseg.engine import checkpoint, memory, optim, resumption
+from hrseg.engine.ahead import Ahead
 from hrseg.engine.evaluate import PRECISIONS
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.losses import CombinedLoss, LossValue
@@ -129,16 +130,25 @@ class State:
 class Run:
     """All that a run is made of; the state after any iteration is a function of the settings alone.
 
-    saved: a checkpoint whose state is put back. check: look at all files of the data sets first.
+    saved: a checkpoint whose state is put back. check: look at all files of the data sets first. ahead: where that
+    began already.
     """
 
-    def __init__(self, config: Config, device: torch.device, saved: dict[str, Any] | None, *, check: bool = True):
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        saved: dict[str, Any] | None,
+        *,
+        check: bool = True,
+        ahead: Ahead | None = None,
+    ):
         self.config, self.device = config, device
         if saved is not None:
             resumption.require_same_meaning(saved, config)
         torch.manual_seed(config.run.seed)
-        self.train_set = build.dataset(config, config.data.train_split)
-        self.val_set = build.dataset(config, config.data.val_split)
+        sets = ahead.data_sets() if ahead else build.data_sets(config)
+        self.train_set, self.val_set = sets[config.data.train_split], sets[config.data.val_split]
         self.space = self.train_set.space
         if saved is not None:
             resumption.require_same_data(saved, self.train_set, self.val_set)
@@ -149,15 +159,18 @@ class Run:
         criterion = build.criterion(config, self.space)
         _require_same_channels(self.train_set, self.val_set)
         check = check and config.data.check and distributed.is_main()
-        sets = {config.data.train_split: self.train_set, config.data.val_split: self.val_set}
-        sample = _first_sample(self.train_set, sets if check else {}, config)
+
+        def require_sound() -> None:
+            if check:
+                refuse(ahead.problems() if ahead else find_problems(sets, workers=config.data.workers), sets)
+
+        sample = _first_sample(self.train_set, require_sound)
         memory.require_room_for_samples(config.augment, sample)
         self._transform = train_transform(
             config.augment, self.space, channels=sample.image.shape[2], dtype=sample.image.dtype
         )
         # All files are looked at, which may take minutes, before weights are fetched.
-        if check:
-            require_sound(sets, workers=config.data.workers)
+        require_sound()
         distributed.wait_for_main()
         known = start = None
         if saved is not None:
@@ -318,13 +331,12 @@ def _batch_size_of_process(config: Config) -> int:
     return config.train.batch_size // distributed.world_size()
 
 
-def _first_sample(train_set: Any, sets: dict[str, Any], config: Config) -> Sample:
-    """The first image; where it cannot be read, `sets` are checked, which tells it together with all else."""
+def _first_sample(train_set: Any, require_sound: Callable[[], None]) -> Sample:
+    """The first image; where it cannot be read, the check tells it together with all else."""
     try:
         return train_set[0]
     except HrsegError:
-        if sets:
-            require_sound(sets, workers=config.data.workers)
+        require_sound()
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import logging
@@ -22,6 +23,7 @@ from hrseg.cli import command, counted
 from hrseg.config import Config
 from hrseg.data.loader import Batch
 from hrseg.engine import arguments, checkpoint, resumption
+from hrseg.engine.ahead import Ahead
 from hrseg.engine.evaluate import Interrupted, ValidationPictures, evaluate, set_up, write_evidence
 from hrseg.engine.failures import FiniteWatch
 from hrseg.engine.infer import Inference
@@ -36,17 +38,23 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    config: Config, folder: Path, *, resume: str | None = None, step: Callable[..., StepResult] = training_step
+    config: Config,
+    folder: Path,
+    *,
+    resume: str | None = None,
+    step: Callable[..., StepResult] = training_step,
+    ahead: Ahead | None = None,
 ) -> State:
     """Train as the settings say and leave everything in the run folder.
 
     resume: None begins anew and refuses a folder that holds a run; "auto" goes on where the folder's last checkpoint
-    ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
+    ends, if there is one; a path goes on from that checkpoint. step: what one iteration does. ahead: the data sets, if
+    they are looked at already.
     """
     device = set_up(config.run)
     with distributed.process_group(device), _told_if_not_written(folder), _Stop(device) as stop:
         try:
-            return _train(config, folder, resume, step, device, stop)
+            return _train(config, folder, resume, step, ahead, device, stop)
         except _NothingToSave:
             if distributed.is_main():
                 print("Stopped before an iteration was done. Nothing is lost: start again in the same way.")
@@ -58,11 +66,12 @@ def _train(
     folder: Path,
     resume: str | None,
     step: Callable[..., StepResult],
+    ahead: Ahead | None,
     device: torch.device,
     stop: _Stop,
 ) -> State:
     point = resumption.find(folder, resume)
-    run = Run(config, device, point.saved if point else None)
+    run = Run(config, device, point.saved if point else None, ahead=ahead)
     state, total, main = run.state, run.total, distributed.is_main()
     val_every = config.train.val_every or run.epoch_length
     checkpoint_every = config.train.checkpoint_every or val_every
@@ -317,11 +326,15 @@ def _announce(run: Run, folder: Path, changed: list[resumption.Change]) -> None:
 @command
 def main(argv: Sequence[str]) -> int:
     """tools/train.py: train as a config says."""
-    args, config, folder = arguments.train(argv)
+    return start(*arguments.train(argv))
+
+
+def start(args: argparse.Namespace, config: Config, folder: Path, ahead: Ahead | None = None) -> int:
+    """What the command line asks for."""
     if args.replay is not None:
         replay(config, folder, args.replay)
         return 0
-    state = train(config, folder, resume=args.resume)
+    state = train(config, folder, resume=args.resume, ahead=ahead)
     if distributed.rank_from_environment() == 0 and state.best["miou"] is not None:
         print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")
         print(f"pictures (image, truth, prediction, error): {folder}/images/val/")

@@ -1,0 +1,69 @@
+"""While a command imports torch, smp and timm, another process lists the data sets and looks at their files."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import pickle
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from hrseg import build
+from hrseg.config import Config, is_dotted_path
+from hrseg.data import checks
+from hrseg.errors import HrsegError
+
+
+class Ahead:
+    """The training and validation sets of a run, by split, and what is wrong with them.
+
+    They come from a process of its own, begun here. check: look at the files too.
+    """
+
+    def __init__(self, config: Config, *, check: bool):
+        context = multiprocessing.get_context("fork")  # nothing is imported again
+        self._answers, sender = context.Pipe(duplex=False)
+        context.Process(target=_look, args=(config, check, sender), daemon=True).start()
+        sender.close()
+
+    def data_sets(self) -> dict[str, Any]:
+        """To be asked for once, and first. Raises what making them raised."""
+        return self._next()
+
+    def problems(self) -> list[str]:
+        """Of `checks.find_problems`. To be asked for once."""
+        return self._next()
+
+    def _next(self) -> Any:
+        answer = self._answers.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def start(config: Config, *, check: bool) -> Ahead | None:
+    """Before torch is imported. None where a fork may not be safe, and for a data set from outside hrseg."""
+    return None if sys.platform != "linux" or is_dotted_path(config.data.dataset) else Ahead(config, check=check)
+
+
+def _send(sender: Connection, content: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sender.send_bytes(content)
+
+
+def _look(config: Config, check: bool, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the run, which ends this process
+    with contextlib.suppress(BrokenPipeError):  # the run has ended
+        try:
+            sets = build.data_sets(config)
+            # More than a pipe holds: it is taken out when the imports are done, and the files are not to wait for that.
+            told = threading.Thread(target=_send, args=(sender, pickle.dumps(sets)), daemon=True)
+            told.start()
+            problems = checks.find_problems(sets, workers=config.data.workers) if check else []
+            told.join()
+            sender.send(problems)
+        except (HrsegError, MemoryError) as error:
+            sender.send(error)

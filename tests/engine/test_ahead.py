@@ -1,0 +1,50 @@
+"""Another process lists the data sets and looks at their files: the same comes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg import build
+from hrseg import config as settings
+from hrseg.data import checks
+from hrseg.engine import ahead
+from hrseg.errors import ConfigError
+
+
+@pytest.fixture
+def config(tmp_path):
+    for split in ("train", "val"):
+        for kind, shape in (("images", (8, 8, 3)), ("masks", (8, 8))):
+            (tmp_path / kind / split).mkdir(parents=True)
+            for name in "abc":
+                Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / kind / split / f"{name}.png")
+    (tmp_path / "classes.yaml").write_text("[road, sky]")
+    return settings.parse({"data": {"dataset": "folder", "root": str(tmp_path)}}, where="here")
+
+
+def test_data_sets_and_problems_are_those_that_are_found_without_it(config, tmp_path):
+    (tmp_path / "masks/train/b.png").unlink()
+    (tmp_path / "masks/val/c.png").write_bytes(b"")
+    looking, sets = ahead.start(config, check=True), build.data_sets(config)
+    assert looking is not None
+    found = looking.data_sets()
+    assert {split: (s.names, s.images, s.targets, s.space) for split, s in found.items()} == {
+        split: (s.names, s.images, s.targets, s.space) for split, s in sets.items()
+    }
+    problems = looking.problems()
+    assert len(problems) == 4 and problems == checks.find_problems(sets, progress=False)
+
+
+def test_what_making_the_data_sets_raises_is_raised(config, tmp_path):
+    (tmp_path / "classes.yaml").unlink()
+    looking = ahead.start(config, check=True)
+    assert looking is not None
+    with pytest.raises(ConfigError, match=r"classes\.yaml"):
+        looking.data_sets()
+
+
+def test_a_data_set_from_outside_is_made_by_the_run_itself(config):
+    data = config.data.model_copy(update={"dataset": "mylab.data:Own"})
+    assert ahead.start(config.model_copy(update={"data": data}), check=True) is None
