@@ -19,7 +19,7 @@ from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, fp32_rate, missing
 from hrseg.models import engines
 from hrseg.models.hrnet import VARIANTS
-from hrseg.models.lowered import lower, packed
+from hrseg.models.lowered import laid_out, lower
 from hrseg.models.optimize import optimize
 
 TOLERANCE = 1e-5
@@ -152,7 +152,7 @@ def head(options: Options, backward: bool) -> Case:
     if backward:
         sides = {"textbook": both_ways(theirs, features), "hrseg": both_ways(ours, last)}
     else:
-        fast = packed(lower(ours.eval()), torch.float32)
+        fast = laid_out(lower(ours.eval()), torch.float32)
         theirs.eval()
         sides = {"textbook": _of(theirs, features), "hrseg": _of(fast, last)}
 

@@ -26,7 +26,7 @@ GROUP_CHANNELS = 96  # of the wide features, made at once
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], relu: bool) -> Tensor:
     """A convolution, then a ReLU if asked. shape: stride, padding, dilation, groups."""
-    if weight.is_mkldnn or _onednn(x):
+    if _onednn(x):
         stride, padding, dilation, groups = shape
         after = "relu" if relu else "none"
         return torch.ops.mkldnn._convolution_pointwise(
@@ -40,7 +40,7 @@ def conv_add(
     x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], relu: bool, other: Tensor, inplace: bool
 ) -> Tensor:
     """A convolution added to `other`, then a ReLU if asked. inplace: the result may take the place of `other`."""
-    if weight.is_mkldnn or _onednn(x):
+    if _onednn(x):
         stride, padding, dilation, groups = shape
         after = "relu" if relu else None
         if inplace:
@@ -136,16 +136,15 @@ class _Tracer(fx.Tracer):
         return attr_val
 
 
-def lower(model: nn.Module, *, group_channels: int | None = GROUP_CHANNELS) -> fx.GraphModule:
+def lower(model: nn.Module) -> fx.GraphModule:
     """A model's evaluation form as a graph of few steps; the model itself stays as it is.
 
-    group_channels: of wide features before a 1x1 convolution, made at once; None: all.
     Raises torch.fx's errors for a model whose course depends on its values.
     """
     source = copy.copy(model)
     source.__dict__["check_input_shape"] = lambda x: None  # it asks for sizes, which a trace does not have
     with torch.no_grad(), evaluating(model):
-        return _Lowering(source, _Tracer().trace(source), group_channels).graph_module()
+        return _Lowering(source, _Tracer().trace(source)).graph_module()
 
 
 @contextlib.contextmanager
@@ -160,8 +159,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def packed(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """A lowered graph with weights of a type, in the order in memory that convolutions want."""
+def laid_out(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """A lowered graph with weights of a type, in the order of channels_last.
+
+    Not in an order of oneDNN's own: the best one differs between image sizes, and where a convolution meets another
+    than it wants, it takes up to a hundred times as long. To bring plain weights in order costs a fiftieth.
+    """
     form.to(dtype)
     (output,) = (node for node in form.graph.nodes if node.op == "output")
     last: Any = output.args[0]
@@ -170,22 +173,14 @@ def packed(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
         with form.graph.inserting_before(last):
             last.args = (*last.args[:1], [form.graph.call_method("float", (x,)) for x in last.args[1]], *last.args[2:])
         form.recompile()
-    for node in form.graph.nodes:
-        if node.target in (conv, conv_add):
-            args: Any = node.args
-            at, (stride, padding, dilation, groups) = args[1], args[3]
-            weight = getattr(form, at.target).contiguous(memory_format=torch.channels_last)
-            if _onednn(weight):
-                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups)
-            setattr(form, at.target, weight)
-    return form
+    return form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _Lowering:
     """Walks through a traced graph and writes the new one. What is known of an old node: a _Sum, or a new node."""
 
-    def __init__(self, model: nn.Module, old: fx.Graph, group_channels: int | None):
-        self._model, self._old, self._group_channels = model, old, group_channels
+    def __init__(self, model: nn.Module, old: fx.Graph):
+        self._model, self._old = model, old
         self._new, self._root = fx.Graph(), nn.Module()
         self._known: dict[fx.Node, Any] = {}
 
@@ -268,15 +263,14 @@ class _Lowering:
         (user,) = node.users if len(node.users) == 1 else (None,)
         reader = self._model.get_submodule(str(user.target)) if user and user.op == "call_module" else None
         narrow = isinstance(reader, nn.Conv2d) and reader.kernel_size == (1, 1) and reader.groups == 1
-        wide = self._group_channels is not None and narrow and reader.in_channels > self._group_channels  # type: ignore
+        wide = narrow and reader.in_channels > GROUP_CHANNELS  # type: ignore
         if wide and total.convolutions_only() and any(isinstance(t, _Up) for t in total.terms):
             return total
         return self._written(total)
 
     def _in_groups(self, wide: _Sum, weight: Tensor, bias: Tensor | None) -> _Sum:
         """weight @ relu(sum of terms) + bias = sum over groups of channels of weight[:, group] @ relu(terms[group])."""
-        assert self._group_channels is not None
-        count = -(-weight.shape[1] // self._group_channels)
+        count = -(-weight.shape[1] // GROUP_CHANNELS)
         total: fx.Node | None = None
         for number, channels in enumerate(torch.arange(weight.shape[1]).chunk(count)):
             group = slice(int(channels[0]), int(channels[-1]) + 1)

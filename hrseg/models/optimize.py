@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from hrseg.errors import ConfigError, nearest
 from hrseg.models import engines
-from hrseg.models.lowered import GROUP_CHANNELS, evaluating, lower, packed
+from hrseg.models.lowered import evaluating, laid_out, lower
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -
     if backend in engines.ENGINES and backend not in possible:
         raise ConfigError("backend", f"{backend} {_why_not(backend, precision, device)}.", WAY_OUT)
     engine = next(iter(possible), None) if backend == "auto" else backend if backend in possible else None
-    form = _lowered(model, None if engine else GROUP_CHANNELS)
+    form = _lowered(model)
     if engine and (form is None or not engines.can_run(form, _example(model).shape)):
         if backend == engine:
             raise ConfigError("backend", f"{backend} cannot run {type(model).__name__}.", WAY_OUT)
@@ -59,10 +59,10 @@ def _why_not(engine: str, precision: str, device: torch.device) -> str:
     return f"is not installed (pip install 'hrseg[{engine}]')"
 
 
-def _lowered(model: nn.Module, group_channels: int | None) -> fx.GraphModule | None:
+def _lowered(model: nn.Module) -> fx.GraphModule | None:
     """The model in few steps, if it can be followed and a small random image shows that it is the same function."""
     try:
-        form, image = lower(model, group_channels=group_channels), _example(model)
+        form, image = lower(model), _example(model)
         # Rounding to tf32 would look like another function.
         with torch.inference_mode(), evaluating(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             same = _same(form(image), model(image))
@@ -107,7 +107,7 @@ class Optimized(nn.Module):
         if form is None:
             self._torch: nn.Module = copy.deepcopy(model).eval().to(self._dtype).to(memory_format=torch.channels_last)
         else:
-            self._torch = form if engine else packed(form, self._dtype)
+            self._torch = form if engine else laid_out(form, self._dtype)
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Any:

@@ -203,3 +203,10 @@ def test_a_w18_takes_few_steps_and_never_holds_its_widest_features():
     steps = [node for node in form.graph.nodes if node.target in lowered.FRESH]
     assert len(steps) <= 345
     assert any(shape[1] == 270 for shape in plain.shapes) and not any(shape[1:2] == (270,) for shape in fast.shapes)
+
+
+def test_weights_keep_an_order_that_serves_every_image_size(model):
+    form = lowered.laid_out(lowered.lower(model), torch.float32)
+    weights = [weight for weight in form.buffers() if weight.ndim == 4]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert not any(weight.is_mkldnn for weight in weights)
