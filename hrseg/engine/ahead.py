@@ -26,7 +26,7 @@ class Ahead:
     def __init__(self, config: Config, *, check: bool):
         context = multiprocessing.get_context("fork")  # nothing is imported again
         self._answers, sender = context.Pipe(duplex=False)
-        context.Process(target=_look, args=(config, check, sender), daemon=True).start()
+        context.Process(target=_look, args=(config, check, self._answers, sender), daemon=True).start()
         sender.close()
 
     def data_sets(self) -> dict[str, Any]:
@@ -54,7 +54,8 @@ def _send(sender: Connection, content: bytes) -> None:
         sender.send_bytes(content)
 
 
-def _look(config: Config, check: bool, sender: Connection) -> None:
+def _look(config: Config, check: bool, answers: Connection, sender: Connection) -> None:
+    answers.close()  # else this process would wait for itself to take out what it sends, when the run has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the run, which ends this process
     with contextlib.suppress(BrokenPipeError):  # the run has ended
         try:
