@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +25,7 @@ class Ahead:
     """
 
     def __init__(self, config: Config, *, check: bool):
+        self._config = config
         context = multiprocessing.get_context("fork")  # nothing is imported again
         self._answers, sender = context.Pipe(duplex=False)
         context.Process(target=_look, args=(config, check, self._answers, sender), daemon=True).start()
@@ -31,14 +33,17 @@ class Ahead:
 
     def data_sets(self) -> dict[str, Any]:
         """To be asked for once, and first. Raises what making them raised."""
-        return self._next()
+        return self._next(lambda: build.data_sets(self._config))
 
-    def problems(self) -> list[str]:
-        """Of `checks.find_problems`. To be asked for once."""
-        return self._next()
+    def problems(self, sets: dict[str, Any]) -> list[str]:
+        """What `checks.find_problems` finds in the data sets. To be asked for once."""
+        return self._next(lambda: checks.find_problems(sets, workers=self._config.data.workers))
 
-    def _next(self) -> Any:
-        answer = self._answers.recv()
+    def _next(self, here: Callable[[], Any]) -> Any:
+        try:
+            answer = self._answers.recv()
+        except EOFError:  # it was killed, or met a fault in hrseg, which shows itself here again
+            return here()
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -162,7 +162,7 @@ class Run:
 
         def require_sound() -> None:
             if check:
-                refuse(ahead.problems() if ahead else find_problems(sets, workers=config.data.workers), sets)
+                refuse(ahead.problems(sets) if ahead else find_problems(sets, workers=config.data.workers), sets)
 
         sample = _first_sample(self.train_set, require_sound)
         memory.require_room_for_samples(config.augment, sample)

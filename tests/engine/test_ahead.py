@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +35,7 @@ def test_data_sets_and_problems_are_those_that_are_found_without_it(config, tmp_
     assert {split: (s.names, s.images, s.targets, s.space) for split, s in found.items()} == {
         split: (s.names, s.images, s.targets, s.space) for split, s in sets.items()
     }
-    problems = looking.problems()
+    problems = looking.problems(sets)
     assert len(problems) == 4 and problems == checks.find_problems(sets, progress=False)
 
 
@@ -43,6 +45,17 @@ def test_what_making_the_data_sets_raises_is_raised(config, tmp_path):
     assert looking is not None
     with pytest.raises(ConfigError, match=r"classes\.yaml"):
         looking.data_sets()
+
+
+def test_where_the_other_process_was_killed_the_run_looks_itself(config, tmp_path, monkeypatch):
+    (tmp_path / "masks/val/c.png").write_bytes(b"")
+    here, find = os.getpid(), checks.find_problems
+    monkeypatch.setattr(checks, "find_problems", lambda *a, **k: find(*a, **k) if os.getpid() == here else os._exit(9))
+    looking = ahead.start(config, check=True)
+    assert looking is not None
+    sets = looking.data_sets()
+    problems = looking.problems(sets)
+    assert problems and problems == find(sets, progress=False)
 
 
 def test_a_data_set_from_outside_is_made_by_the_run_itself(config):
