@@ -172,7 +172,7 @@ def test_a_validation_is_abandoned_and_done_again(tiny, unbroken, tmp_path, monk
 
 
 def test_a_stop_before_the_first_iteration_ends_at_once(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Run, "__init__", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(Run, "__init__", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
     assert training.main([str(tiny), f"run.dir={tmp_path / 'run'}"]) == 0
     assert "Nothing is lost" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
