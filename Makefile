@@ -14,7 +14,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "not long" --numprocesses=2 --dist=loadfile --max-worker-restart=0
 
 test-long: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m long --numprocesses=2 --dist=loadfile --max-worker-restart=0
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

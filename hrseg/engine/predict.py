@@ -153,7 +153,7 @@ def predict_all(
             _images(predictor, images, outputs, batch, pool, workers, done, bar)
             for one in films:
                 with _problems(done, bar):
-                    predict_film(predictor, one, outputs, batch, done, lambda text: _show(bar, done, text))
+                    predict_film(predictor, one, outputs, batch, done, quiet=bool(bar.disable))
                     done.films += 1
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -269,10 +269,11 @@ def _ahead(
 
 
 def predict_film(
-    predictor: Predictor, one: Input, outputs: Outputs, batch: int, done: Done, show: Callable[[str], None]
+    predictor: Predictor, one: Input, outputs: Outputs, batch: int, done: Done, *, quiet: bool = False
 ) -> None:
     """A film with the classes over it, overlay/NAME.mp4 (without sound), and overlay/NAME.json: frames, class shares.
 
+    quiet: without a bar over its frames.
     Raises DataError where it cannot be read, HrsegError where the result cannot be written.
     """
     film = cv2.VideoCapture(str(one.path), cv2.CAP_FFMPEG)
@@ -283,8 +284,10 @@ def predict_film(
     temporary = path.with_name(f".{os.getpid()}.tmp.mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = outputs.text(one)
-    pixels, frames, start = np.zeros(len(predictor.space.classes), np.int64), 0, time.perf_counter()
+    pixels, frames = np.zeros(len(predictor.space.classes), np.int64), 0
     drawn: cv2.VideoWriter | None = None
+    bar = tqdm(total=expected if expected > 0 else None, unit="frame", desc=one.path.name, dynamic_ncols=True,
+               leave=False, mininterval=0.2 if sys.stderr.isatty() else 10, disable=quiet)  # fmt: skip
     try:
         while images := _frames(film, batch):
             if drawn is None:
@@ -304,8 +307,8 @@ def predict_film(
                 pixels += counts(band.labels, predictor.space)
                 done.add([band], predictor.space)
                 frames += 1
-            rate_now = frames / (time.perf_counter() - start)
-            show(f"{one.path.name}: frame {frames} of {max(expected, frames)}, {rate_now:.1f} a second")
+                bar.update()
+            _show(bar, done)
         if not frames:
             raise DataError(one.path, "holds no frame that can be decoded.")
         assert drawn is not None
@@ -315,6 +318,7 @@ def predict_film(
         temporary.replace(path)
         write_json(sidecar, about)
     finally:
+        bar.close()
         film.release()
         if drawn is not None:
             drawn.release()

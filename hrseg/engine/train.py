@@ -162,6 +162,8 @@ def _train(
                 with clock.paused():
                     if val_due:
                         validate()
+                        if log_due:
+                            bar.set_postfix(_postfix(record, state))  # with the scores as they are now
                     if save_due:
                         save("last.pt")
                 clock.lap()
