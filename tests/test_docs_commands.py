@@ -100,11 +100,12 @@ def demo(workspace):
 def run(line: str) -> int:
     """A command in this process."""
     script, *words = shlex.split(line, comments=True)
-    module = re.search(r"from (hrseg[\w.]+) import main", (ROOT / script).read_text())[1]
     if script == "tools/train.py":
         words += TINY
         given = next((word.partition("=")[2] for word in words if word.startswith("run.dir=")), None)
         shutil.rmtree(given or Path("runs") / Path(words[0]).stem, ignore_errors=True)
+        return train.main(words)
+    module = re.search(r"from (hrseg[\w.]+) import main", (ROOT / script).read_text())[1]
     return importlib.import_module(module).main(words)
 
 
