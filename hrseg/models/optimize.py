@@ -107,7 +107,7 @@ class Optimized(nn.Module):
         if form is None:
             self._torch: nn.Module = copy.deepcopy(model).eval().to(self._dtype).to(memory_format=torch.channels_last)
         else:
-            self._torch = form if engine else laid_out(form, self._dtype)
+            self._torch = laid_out(form, self._dtype)
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Any:
