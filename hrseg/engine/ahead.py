@@ -42,7 +42,7 @@ class Ahead:
     def _next(self, here: Callable[[], Any]) -> Any:
         try:
             answer = self._answers.recv()
-        except EOFError:  # it was killed, or met a fault in hrseg, which shows itself here again
+        except (EOFError, OSError):  # it was killed, or met a fault in hrseg, which shows itself here again
             return here()
         if isinstance(answer, Exception):
             raise answer
@@ -65,11 +65,17 @@ def _look(config: Config, check: bool, answers: Connection, sender: Connection) 
     with contextlib.suppress(BrokenPipeError):  # the run has ended
         try:
             sets = build.data_sets(config)
-            # More than a pipe holds: it is taken out when the imports are done, and the files are not to wait for that.
-            told = threading.Thread(target=_send, args=(sender, pickle.dumps(sets)), daemon=True)
-            told.start()
-            problems = checks.find_problems(sets, workers=config.data.workers) if check else []
-            told.join()
-            sender.send(problems)
         except (HrsegError, MemoryError) as error:
             sender.send(error)
+            return
+        # More than a pipe holds: it is taken out when the imports are done, and the files are not to wait for that.
+        told = threading.Thread(target=_send, args=(sender, pickle.dumps(sets)), daemon=True)
+        told.start()
+        problems: list[str] | Exception
+        try:
+            problems = checks.find_problems(sets, workers=config.data.workers) if check else []
+        except (HrsegError, MemoryError) as error:
+            problems = error
+        finally:
+            told.join()
+        sender.send(problems)

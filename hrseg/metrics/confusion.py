@@ -61,8 +61,10 @@ def runs(*planes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Label maps of one shape as runs of pixels, row after row, in which none of them changes.
 
     Returns the values of each map, each [R], and the pixels of each run, int64 [R]. Maps of scenes have dozens of times
-    fewer runs than pixels.
+    fewer runs than pixels. Raises ValueError for maps of several shapes.
     """
+    if len({plane.shape for plane in planes}) > 1:
+        raise ValueError(f"maps {', '.join(str(plane.shape) for plane in planes)} differ in shape")
     flat = [np.ravel(plane) for plane in planes]
     size, starts = flat[0].size, [np.zeros(min(flat[0].size, 1), np.intp)]
     changed, of_one = np.empty((2, BLOCK), bool)

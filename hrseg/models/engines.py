@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import operator
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -197,12 +198,13 @@ def _openvino(model: bytes, precision: str) -> Callable[[Tensor], Tensor]:
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
-    shape = tuple(request.model_outputs[0].shape)
+    shape, one_at_a_time = tuple(request.model_outputs[0].shape), threading.Lock()
 
     def run(x: Tensor) -> Tensor:
         y = torch.empty(shape)  # of its own for each answer: the request's memory is overwritten by the next
-        request.set_output_tensor(Memory(y.numpy(), shared_memory=True))
-        request.infer({0: x.contiguous().numpy()}, share_inputs=True)
+        with one_at_a_time:  # else another thread's answer could come into this one's place
+            request.set_output_tensor(Memory(y.numpy(), shared_memory=True))
+            request.infer({0: x.contiguous().numpy()}, share_inputs=True)
         return y
 
     return run

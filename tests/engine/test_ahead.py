@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hrseg import build
 from hrseg import config as settings
 from hrseg.data import checks
 from hrseg.engine import ahead
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -56,6 +58,38 @@ def test_where_the_other_process_was_killed_the_run_looks_itself(config, tmp_pat
     sets = looking.data_sets()
     problems = looking.problems(sets)
     assert problems and problems == find(sets, progress=False)
+
+
+@pytest.mark.parametrize("fault", [DataError("mask.png", "is bad."), MemoryError()])
+def test_what_the_check_raises_comes_after_data_sets_that_no_pipe_holds(config, tmp_path, monkeypatch, fault):
+    root = tmp_path / "images/train"
+    for number in range(3000):
+        os.link(root / "a.png", root / f"{'long' * 10}{number}.png")
+
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(checks, "find_problems", fail)
+    looking = ahead.start(config, check=True)
+    assert looking is not None
+    sets = looking.data_sets()
+    assert len(pickle.dumps(sets)) > 2**17 and len(sets["train"].names) == 3003
+    with pytest.raises(type(fault)):
+        looking.problems(sets)
+
+
+def test_where_the_other_process_is_killed_while_it_tells_the_run_lists_itself(config, tmp_path):
+    root = tmp_path / "images/train"
+    for number in range(3000):
+        os.link(root / "a.png", root / f"{'long' * 10}{number}.png")
+    before = {*multiprocessing.active_children()}
+    looking = ahead.start(config, check=True)
+    assert looking is not None
+    assert looking._answers.poll(60)  # it has begun to tell, which the pipe does not hold
+    (process,) = {*multiprocessing.active_children()} - before
+    process.kill()
+    process.join()
+    assert len(looking.data_sets()["train"].names) == 3003
 
 
 def test_a_data_set_from_outside_is_made_by_the_run_itself(config):

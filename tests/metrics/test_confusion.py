@@ -142,3 +142,8 @@ def test_runs_count_as_their_pixels_do():
     assert np.array_equal(confusion_matrix(*values, 19, pixels=pixels), by_loop(prediction, target, 19))
     with pytest.raises(ValueError, match="33"):
         confusion_matrix(np.array([1, 33]), np.array([1, 2]), 19, pixels=np.array([5, 1]))
+
+
+def test_runs_refuse_maps_of_several_shapes():
+    with pytest.raises(ValueError, match="differ in shape"):
+        runs(np.zeros((2, 3)), np.zeros((3, 2)))

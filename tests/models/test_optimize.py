@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -210,3 +211,14 @@ def test_weights_keep_an_order_that_serves_every_image_size(model):
     weights = [weight for weight in form.buffers() if weight.ndim == 4]
     assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert not any(weight.is_mkldnn for weight in weights)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_get_each_its_own_answer(model, backend):
+    skip_if_missing(backend)
+    fast, images = optimize(model, backend), [image(64, 64) * scale for scale in (1, 2, 3, 4)]
+    expected = [fast(each) for each in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for answer, right in zip(pool.map(fast, images), expected, strict=True):
+                assert difference(answer, right) < 1e-5
