@@ -169,7 +169,7 @@ class Run:
         self._transform = train_transform(
             config.augment, self.space, channels=sample.image.shape[2], dtype=sample.image.dtype
         )
-        # All files are looked at, which may take minutes, before weights are fetched.
+        # The files are looked at, which may take a while, before weights are fetched.
         require_sound()
         distributed.wait_for_main()
         known = start = None
