@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -12,10 +14,15 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tqdm import tqdm
+
 from hrseg import build
 from hrseg.config import Config, is_dotted_path
 from hrseg.data import checks
 from hrseg.errors import HrsegError
+
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Ahead:
@@ -28,7 +35,7 @@ class Ahead:
         self._config = config
         context = multiprocessing.get_context("fork")  # nothing is imported again
         self._answers, sender = context.Pipe(duplex=False)
-        context.Process(target=_look, args=(config, check, self._answers, sender), daemon=True).start()
+        context.Process(target=_look, args=(config, check, self._answers, sender, os.getpid()), daemon=True).start()
         sender.close()
 
     def data_sets(self) -> dict[str, Any]:
@@ -50,8 +57,13 @@ class Ahead:
 
 
 def start(config: Config, *, check: bool) -> Ahead | None:
-    """Before torch is imported. None where a fork may not be safe, and for a data set from outside hrseg."""
-    return None if sys.platform != "linux" or is_dotted_path(config.data.dataset) else Ahead(config, check=check)
+    """Before torch is imported. None where a fork may not be safe or fails, and for a data set from outside hrseg."""
+    if sys.platform != "linux" or is_dotted_path(config.data.dataset):
+        return None
+    try:
+        return Ahead(config, check=check)
+    except OSError:  # no more processes, or no memory for one: the run looks itself
+        return None
 
 
 def _send(sender: Connection, content: bytes) -> None:
@@ -59,9 +71,15 @@ def _send(sender: Connection, content: bytes) -> None:
         sender.send_bytes(content)
 
 
-def _look(config: Config, check: bool, answers: Connection, sender: Connection) -> None:
+def _look(config: Config, check: bool, answers: Connection, sender: Connection, run: int) -> None:
     answers.close()  # else this process would wait for itself to take out what it sends, when the run has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the run, which ends this process
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # however the run ends, by a signal too
+    if os.getppid() != run:
+        return
+    # tqdm's lock is one for all processes that were forked after the first bar: if this one were killed while it holds
+    # it, every later bar of the run would wait for ever.
+    tqdm.set_lock(threading.RLock())
     with contextlib.suppress(BrokenPipeError):  # the run has ended
         try:
             sets = build.data_sets(config)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from hrseg import build
 from hrseg import config as settings
@@ -90,6 +94,48 @@ def test_where_the_other_process_is_killed_while_it_tells_the_run_lists_itself(c
     process.kill()
     process.join()
     assert len(looking.data_sets()["train"].names) == 3003
+
+
+def test_a_process_killed_while_it_draws_its_bar_leaves_the_runs_bars_alone(config, monkeypatch):
+    list(tqdm(range(2), disable=False))  # from here on forked processes share the lock of the bars
+
+    def die(*_, **__):
+        tqdm.get_lock().acquire()
+        os._exit(9)
+
+    here, find = os.getpid(), checks.find_problems
+    monkeypatch.setattr(checks, "find_problems", lambda *a, **k: find(*a, **k) if os.getpid() == here else die())
+    looking = ahead.start(config, check=True)
+    assert looking is not None
+    sets = looking.data_sets()
+    with pytest.raises(EOFError):
+        looking._answers.recv()
+    between_processes = tqdm.get_lock().locks[0]
+    assert between_processes.acquire(timeout=10)
+    between_processes.release()
+    assert looking.problems(sets) == find(sets, progress=False)
+
+
+def test_the_other_process_ends_with_a_run_that_is_terminated_while_it_imports(config, tmp_path):
+    code = (
+        "import sys, time; from hrseg import config; from hrseg.data import checks; from hrseg.engine import ahead\n"
+        "checks.find_problems = lambda *_, **__: (print('looking', flush=True), time.sleep(300))\n"
+        "looking = ahead.start(config.load(sys.argv[1], []), check=True); time.sleep(300)"
+    )
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    run = subprocess.Popen([sys.executable, "-c", code, tmp_path / "run.yaml"], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "looking\n"
+    run.send_signal(signal.SIGTERM)
+    rest, _ = run.communicate(timeout=30)  # the other process has this pipe open too, as long as it is there
+    assert run.returncode == -signal.SIGTERM and not rest
+
+
+def test_where_no_process_can_be_made_the_run_looks_itself(config, monkeypatch):
+    def fail():
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fail)
+    assert ahead.start(config, check=True) is None
 
 
 def test_a_data_set_from_outside_is_made_by_the_run_itself(config):
