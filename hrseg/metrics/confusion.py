@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 import cv2
 import numpy as np
 import torch
@@ -15,9 +12,8 @@ from hrseg.task import IGNORE_INDEX
 
 Labels = np.ndarray | Tensor
 
-# cv2.calcHist answers in float32, which counts exactly up to 2^24.
-EXACT_PIXELS = 2**24 - 1
-WORTH_A_THREAD = 2**19  # pixels
+QUARTERS = 4
+AT_ONCE = 2**23  # pixels, a multiple of four: cv2.calcHist answers in float32, which counts exactly up to 2^24
 BLOCK = 2**16  # pixels whose comparison stays in the cache: touching new memory takes longer than comparing
 
 
@@ -176,30 +172,36 @@ def _integers(labels: Labels) -> Tensor:
 
 def _by_histogram(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
     """int64 [K + 1, K + 1], where the last row and column hold all values that are no class; uint8 on the CPU."""
-    planes = [plane.numpy().reshape(1, -1) for plane in (target, prediction)]
-    share = -(-target.numel() // torch.get_num_threads())  # of each thread
-    step = min(max(share, WORTH_A_THREAD), EXACT_PIXELS)
-    parts = [[plane[:, start : start + step] for plane in planes] for start in range(0, target.numel(), step)]
-    count = partial(_histogram, classes=classes, ignore_index=ignore_index)
-    if len(parts) <= 1:
-        return sum(map(count, parts), start=np.zeros((classes + 1, classes + 1), np.int64))
-    with ThreadPoolExecutor(min(len(parts), torch.get_num_threads()) - 1 or 1) as pool:
-        others = [pool.submit(count, part) for part in parts[1:]]
-        return sum((other.result() for other in others), start=count(parts[0]))
+    planes = [np.ascontiguousarray(plane.numpy()).reshape(1, -1) for plane in (target, prediction)]
+    whole = target.numel() // QUARTERS * QUARTERS
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    for start in range(0, whole, AT_ONCE):
+        part = [_dealt(plane[:, start : min(start + AT_ONCE, whole)]) for plane in planes]
+        counts += _histogram(part, classes, ignore_index)
+    if whole < target.numel():
+        counts += _histogram([plane[:, whole:] for plane in planes], classes, ignore_index)
+    return counts
 
 
 def _histogram(planes: list[np.ndarray], classes: int, ignore_index: int) -> np.ndarray:
     """`_by_histogram` of two planes [1, N] that it counts exactly."""
-    planes = [np.ascontiguousarray(plane) for plane in planes]
     all_values = cv2.calcHist(planes, [0, 1], None, [256, 256], [0, 256, 0, 256])
     if 0 <= ignore_index < 256:
         all_values[ignore_index] = 0
     counts, k = np.zeros((classes + 1, classes + 1), np.int64), min(classes, 256)
     counts[:k, :k] = all_values[:k, :k]
-    counts[:k, classes] = all_values[:k, k:].sum(axis=1, dtype=np.int64)
-    counts[classes, :k] = all_values[k:, :k].sum(axis=0, dtype=np.int64)
-    counts[classes, classes] = all_values[k:, k:].sum(dtype=np.int64)
+    counts[:k, classes] = all_values[:k, k:].sum(axis=1, dtype=np.float64)
+    strangers = all_values[k:].sum(axis=0, dtype=np.float64)
+    counts[classes, :k], counts[classes, classes] = strangers[:k], strangers[k:].sum()
     return counts
+
+
+def _dealt(plane: np.ndarray) -> np.ndarray:
+    """[1, N] in another order: a pixel of each quarter in turn.
+
+    Neighbours mostly agree, and each would wait until the one before is counted in the same place: twice the time.
+    """
+    return cv2.merge(list(plane.reshape(QUARTERS, 1, -1))).reshape(1, -1)
 
 
 def _by_bincount(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> np.ndarray:
