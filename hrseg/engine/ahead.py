@@ -21,7 +21,6 @@ from hrseg.config import Config, is_dotted_path
 from hrseg.data import checks
 from hrseg.errors import HrsegError
 
-
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 

@@ -23,6 +23,7 @@ from hrseg.engine.ahead import Ahead
 from hrseg.engine.evaluate import PRECISIONS
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.losses import CombinedLoss, LossValue
+from hrseg.models.batch_norm import widen_batch_norm
 from hrseg.models.hrnet import HRNet
 from hrseg.models.recompute import recompute_activations
 from hrseg.task import Normalisation, Sample
@@ -192,6 +193,8 @@ class Run:
         part = self.batch_size // config.train.accumulate
         memory.require_room_for_step(config, self.model, self.space, sample, part, device)
         self.model = build.convert_sync_bn(self.model, config, device)
+        if device.type == "cpu" and config.train.channels_last and not config.train.compile:
+            widen_batch_norm(self.model)
         self.module = LossOfBatch(self.model, criterion, Normalise(self.normalisation), config.train)
         self.module.to(device).to(memory_format=self.module.layout)  # type: ignore[call-overload]
         self.optimizer = optim.optimizer(self.model, config.optim)

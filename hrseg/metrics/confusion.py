@@ -83,8 +83,9 @@ def multilabel_confusion(
     prediction, target: {0, 1} [..., L, H, W]; the target also ignore_index.
     Returns int64 [L, 2, 2], row = truth (no, yes), column = prediction. Raises ValueError as `confusion_matrix` does.
     """
-    if prediction.shape[-3] != labels:
-        raise ValueError(f"prediction has {prediction.shape[-3]} labels, not {labels}")
+    for name, plane in (("prediction", prediction), ("target", target)):
+        if plane.shape[-3] != labels:
+            raise ValueError(f"{name} has {plane.shape[-3]} labels, not {labels}")
     planes = ((prediction[..., label, :, :], target[..., label, :, :]) for label in range(labels))
     return np.stack([confusion_matrix(p, t, 2, ignore_index) for p, t in planes])
 

@@ -135,6 +135,9 @@ class _Tracer(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
 
 def lower(model: nn.Module) -> fx.GraphModule:
     """A model's evaluation form as a graph of few steps; the model itself stays as it is.

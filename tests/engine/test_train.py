@@ -17,7 +17,9 @@ from PIL import Image
 from hrseg import config as settings
 from hrseg.engine import evaluate as evaluation
 from hrseg.engine import train as training
+from hrseg.engine.run import Run
 from hrseg.metrics import PerImage, miou
+from hrseg.models.batch_norm import WideBatchNorm2d
 from hrseg.task import Normalisation
 from hrseg.tracking import read_log
 from tests.conftest import ROOT
@@ -283,3 +285,10 @@ def test_training_and_validation_images_must_be_of_one_kind(shapes, config_file,
         Image.open(path).convert("RGBA").save(path)
     assert training.main([str(config_file), f"data.root={root}"]) == 2
     assert "training images have 3 channels, validation images 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "wide"), [("channels_last=true", True), ("channels_last=false", False)])
+def test_on_the_cpu_batch_norms_over_few_channels_train_in_their_faster_form(config_file, change, wide):
+    words = ["model.encoder=hrnetv2_w18_small_v2", f"train.{change}"]
+    model = Run(settings.load(config_file, words), torch.device("cpu"), None).model
+    assert any(isinstance(module, WideBatchNorm2d) for module in model.modules()) == wide
