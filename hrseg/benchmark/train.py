@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,11 @@ def cases(options: Options) -> Iterator[Case]:
     if options.device == "cpu":
         widen_batch_norm(ours)  # as hrseg's training does
     batch = _batch(height, width, options.device)
-    plain = training(theirs, batch, torch.contiguous_format)
-    sides: dict[str, Side | str] = {"textbook": plain, "hrseg": training(ours, batch, torch.channels_last)}
+    textbooks = partial(training, theirs, layout=torch.contiguous_format)
+    hrsegs = partial(training, ours, layout=torch.channels_last, fused=True)
+    sides: dict[str, Side | str] = {"textbook": textbooks(batch), "hrseg": hrsegs(batch)}
     bf16 = options.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    sides["hrseg bf16"] = (
-        training(ours, batch, torch.channels_last, torch.bfloat16) if bf16 else "the processor does not compute in bf16"
-    )
+    sides["hrseg bf16"] = hrsegs(batch, autocast=torch.bfloat16) if bf16 else "the processor does not compute in bf16"
     # In float32 both sides, and the textbook's in two layouts too, drift apart by 1e-4 in five steps: rounding grows.
     lengths = {torch.float64: 3 if options.short else STEPS, torch.float32: 2}
 
@@ -36,9 +36,7 @@ def cases(options: Options) -> Iterator[Case]:
         evidence = []
         for kind, steps in lengths.items():
             precise = batch[0].to(kind), batch[1]
-            pairs = (theirs, torch.contiguous_format), (ours, torch.channels_last)
-            runs = [training(copy.deepcopy(model).to(kind), precise, layout) for model, layout in pairs]
-            losses = [[float(run()) for _ in range(steps)] for run in runs]
+            losses = [[float(run()) for _ in range(steps)] for run in (textbooks(precise), hrsegs(precise))]
             share = max(abs(a - b) / abs(b) for a, b in zip(*losses, strict=True))
             name = str(kind).removeprefix("torch.")
             assert share <= TOLERANCE, f"losses of {steps} steps in {name} by {share:.1e}"
@@ -67,16 +65,21 @@ def _batch(height: int, width: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def training(
-    model: nn.Module, batch: tuple[Tensor, Tensor], layout: torch.memory_format, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    layout: torch.memory_format,
+    *,
+    autocast: torch.dtype | None = None,
+    fused: bool | None = None,
 ) -> Callable[[], Tensor]:
-    """A step of a copy of the model, which gives its loss."""
-    model = copy.deepcopy(model).train().to(batch[0].device).to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    """A step of a copy of the model in the image's type, which gives its loss. fused: as torch.optim has it."""
+    model = copy.deepcopy(model).train().to(batch[0]).to(memory_format=layout)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
     image, target = batch[0].contiguous(memory_format=layout), batch[1]
     kind = torch.promote_types(image.dtype, torch.float32)
 
     def step() -> Tensor:
-        with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(image.device.type, autocast, enabled=autocast is not None):
             logits = model(image)
         loss = F.cross_entropy(logits.to(kind), target, ignore_index=IGNORE)
         loss.backward()

@@ -45,8 +45,12 @@ def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     cls, kwargs = optimizer_class(config)
     if cls is torch.optim.SGD:
         kwargs |= {"momentum": config.momentum, "nesterov": config.nesterov}
-    on_cuda = all(parameter.is_cuda for parameter in model.parameters())
-    if on_cuda and cls in OPTIMIZERS.values() and not kwargs.keys() & {"foreach", "fused", "differentiable"}:
+    devices = {parameter.device.type for parameter in model.parameters()}
+    if (
+        devices in ({"cpu"}, {"cuda"})
+        and cls in OPTIMIZERS.values()
+        and not kwargs.keys() & {"foreach", "fused", "differentiable"}
+    ):
         kwargs["fused"] = True  # all parameters in one kernel
     return cls(parameter_groups(model, config), lr=config.lr, **kwargs)
 

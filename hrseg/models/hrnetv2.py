@@ -58,7 +58,7 @@ class HRNetV2Decoder(nn.Module):
         mixed = F.conv2d(scales[0], weights[0], self.conv.bias)
         for coarse, weight in zip(scales[1:], weights[1:]):  # noqa: B905 (TorchScript)
             part = F.conv2d(coarse, weight)
-            mixed = mixed + F.interpolate(part, size=size, mode="bilinear", align_corners=self.align_corners)
+            mixed += F.interpolate(part, size=size, mode="bilinear", align_corners=self.align_corners)
         return self.relu(self.bn(mixed))
 
 

@@ -220,7 +220,7 @@ class _Lowering:
                 return self._normalised(below, module)
         if node.target is F.interpolate and node.kwargs["scale_factor"] is None and not node.kwargs["antialias"]:
             return self._enlarged(node)
-        if node.target in (operator.add, torch.add) and all(isinstance(x, fx.Node) for x in args):
+        if node.target in (operator.add, operator.iadd, torch.add) and all(isinstance(x, fx.Node) for x in args):
             return _Sum(self._terms(args[0]) + self._terms(args[1]))
         if isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu):
             below = self._known[args[0]]

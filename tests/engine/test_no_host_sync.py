@@ -56,8 +56,8 @@ def test_a_loss_that_waits_for_the_device_is_caught(monkeypatch):
         step([{"name": "dice"}])
 
 
-@pytest.mark.parametrize(("device", "fused"), [("cuda", True), ("cpu", None)])
-def test_on_cuda_the_optimizer_is_one_kernel(device, fused):
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_optimizer_is_one_kernel(device):
     with FakeTensorMode(), torch.device(device):
         optimizer = optim.optimizer(torch.nn.Linear(2, 2), parse({}).optim)
-    assert [group["fused"] for group in optimizer.param_groups] == [fused]
+    assert [group["fused"] for group in optimizer.param_groups] == [True]
