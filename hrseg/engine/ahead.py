@@ -73,7 +73,9 @@ def _send(sender: Connection, content: bytes) -> None:
 def _look(config: Config, check: bool, answers: Connection, sender: Connection, run: int) -> None:
     answers.close()  # else this process would wait for itself to take out what it sends, when the run has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the run, which ends this process
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # however the run ends, by a signal too
+    ctypes.CDLL(None).prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # however the thread that began this ends, the run's first
     if os.getppid() != run:
         return
     # tqdm's lock is one for all processes that were forked after the first bar: if this one were killed while it holds

@@ -45,14 +45,35 @@ def optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     cls, kwargs = optimizer_class(config)
     if cls is torch.optim.SGD:
         kwargs |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    chosen = kwargs.keys() & {"foreach", "fused", "differentiable"} or kwargs.get("dampening")
     devices = {parameter.device.type for parameter in model.parameters()}
-    if (
-        devices in ({"cpu"}, {"cuda"})
-        and cls in OPTIMIZERS.values()
-        and not kwargs.keys() & {"foreach", "fused", "differentiable"}
-    ):
+    if cls in OPTIMIZERS.values() and devices in ({"cpu"}, {"cuda"}) and not chosen:
         kwargs["fused"] = True  # all parameters in one kernel
-    return cls(parameter_groups(model, config), lr=config.lr, **kwargs)
+    made = cls(parameter_groups(model, config), lr=config.lr, **kwargs)
+    prepare_state(made)
+    return made
+
+
+def prepare_state(optimizer: torch.optim.Optimizer) -> None:
+    """Bring the state, a new one or a checkpoint's, into the form that fused kernels rely on.
+
+    They go through memory, so state has to lie there in the order of its parameter; and SGD's want the momentum of
+    every parameter or of none, while some may get their first gradient late. Zeros are what torch begins with.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if (
+                    isinstance(value, Tensor)
+                    and value.shape == parameter.shape
+                    and value.stride() != parameter.stride()
+                ):
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def learning_rate(step: int, total: int, config: OptimConfig) -> float:

@@ -318,6 +318,7 @@ class Run:
         optimizer.load_state_dict(saved["optimizer"])
         for group, options in zip(optimizer.param_groups, as_set, strict=True):
             group.update(options)  # a changed weight decay or momentum counts from here on
+        optim.prepare_state(optimizer)
         self.scaler.load_state_dict(saved["scaler"])
         self.state = State(saved["step"], saved["best"], saved.get("validated", saved["step"]))
 

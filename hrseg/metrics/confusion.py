@@ -13,7 +13,7 @@ from hrseg.task import IGNORE_INDEX
 Labels = np.ndarray | Tensor
 
 QUARTERS = 4
-AT_ONCE = 2**23  # pixels, a multiple of four: cv2.calcHist answers in float32, which counts exactly up to 2^24
+AT_ONCE = 2**23  # pixels, four times a whole number: cv2.calcHist answers in float32, exact below 2^24
 BLOCK = 2**16  # pixels whose comparison stays in the cache: touching new memory takes longer than comparing
 
 
@@ -85,7 +85,7 @@ def multilabel_confusion(
     """
     for name, plane in (("prediction", prediction), ("target", target)):
         if plane.shape[-3] != labels:
-            raise ValueError(f"{name} has {plane.shape[-3]} labels, not {labels}")
+            raise ValueError(f"the labels of the {name} number {plane.shape[-3]}, not {labels}")
     planes = ((prediction[..., label, :, :], target[..., label, :, :]) for label in range(labels))
     return np.stack([confusion_matrix(p, t, 2, ignore_index) for p, t in planes])
 

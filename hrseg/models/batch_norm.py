@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 VECTOR = 16  # float32 values; channels that are a multiple of it fill every vector as they are
 PIXELS = 16  # that are taken as one, at most
@@ -17,7 +18,7 @@ WORTH_IT = 2**17  # values of an image batch; below, the calls take longer than 
 
 
 class WideBatchNorm2d(nn.BatchNorm2d):
-    """As nn.BatchNorm2d, to rounding; faster in training for what `pixels_at_once` names."""
+    """As nn.BatchNorm2d, to rounding, but for second derivatives; faster in training where `pixels_at_once` says so."""
 
     def forward(self, x: Tensor) -> Tensor:
         count = pixels_at_once(x) if self.training and self.affine else 1
@@ -49,7 +50,7 @@ def pixels_at_once(x: Tensor) -> int:
     apt = x.device.type == "cpu" and x.dtype in (torch.float64, torch.float32, torch.bfloat16)
     if not apt or x.shape[1] % VECTOR == 0 or x.numel() < WORTH_IT:
         return 1
-    if not x.is_contiguous(memory_format=torch.channels_last):
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return 1
     pixels, count = x.numel() // x.shape[1], PIXELS
     while pixels % count:
@@ -82,6 +83,7 @@ class _Normalised(torch.autograd.Function):
         return y, mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, mean, rsqrt = ctx.saved_tensors
         count, pixels = ctx.count, x.numel() // x.shape[1]
@@ -105,7 +107,7 @@ def _wide(x: Tensor, count: int) -> Tensor:
 
 def _repeated(count: int, *of_channel: Tensor) -> tuple[Tensor, ...]:
     """Values [C] of the channels that `_wide` sees, [count * C]."""
-    return torch.stack(of_channel)[:, None].expand(-1, count, -1).flatten(1).unbind()
+    return torch.stack(of_channel).repeat(1, count).unbind()
 
 
 def _narrow(wide: Tensor, shape: torch.Size) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from hrseg.models.batch_norm import WideBatchNorm2d
+
 GROUP_CHANNELS = 96  # of the wide features, made at once
 
 
@@ -136,7 +138,7 @@ class _Tracer(fx.Tracer):
         return attr_val
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return type(m) is WideBatchNorm2d or super().is_leaf_module(m, module_qualified_name)
 
 
 def lower(model: nn.Module) -> fx.GraphModule:
@@ -214,7 +216,9 @@ class _Lowering:
             weight, bias = (self._known.get(arguments.get(name)) for name in ("weight", "bias"))  # type: ignore
             if isinstance(weight, Tensor) and not isinstance(bias, fx.Node):
                 return self._convolution(node, weight, bias, *(arguments.get(n, usual) for n, usual in SHAPE.items()))
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        # Others that come of it, such as timm's with an activation inside, are followed.
+        plain = type(module) in (nn.BatchNorm2d, WideBatchNorm2d)
+        if plain and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             below = self._known[args[0]]
             if isinstance(below, _Sum) and not below.relu and below.convolutions_only():
                 return self._normalised(below, module)

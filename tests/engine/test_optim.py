@@ -91,3 +91,32 @@ def test_frozen_modules_neither_learn_nor_change_their_statistics():
 def test_freezing_a_module_that_is_not_there_names_those_that_are():
     with pytest.raises(ConfigError, match=r"no module 'encoder\.layer9'.*encoder"):
         optim.freeze(Small(), ["encoder.layer9"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_first_gradient_that_comes_late_and_state_in_another_order_of_memory_change_nothing(name):
+    """Both are beyond what torch's fused kernels do by themselves."""
+
+    def steps(fused):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"encoder": nn.Conv2d(4, 4, 3), "head": nn.Conv2d(4, 4, 3)})
+        config = OptimConfig(name=name, lr=0.1, weight_decay=0.01, **{} if fused else {"fused": False})
+        optimizer = optim.optimizer(model, config)
+        assert bool(optimizer.param_groups[0]["fused"]) == fused
+        for step in range(4):
+            if step == 2:  # as a run that goes on with another train.channels_last
+                saved = optimizer.state_dict()
+                model = model.to(memory_format=torch.channels_last)
+                optimizer = optim.optimizer(model, config)
+                optimizer.load_state_dict(saved)
+                optim.prepare_state(optimizer)
+            for part in ("encoder", "head")[: step + 1]:
+                for parameter in model[part].parameters():
+                    gradient = torch.randn(parameter.shape)
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            optimizer.step()
+            optimizer.zero_grad()
+        return [parameter.detach().contiguous() for parameter in model.parameters()]
+
+    for fused, plain in zip(steps(True), steps(False), strict=True):
+        assert torch.allclose(fused, plain, rtol=1e-5, atol=1e-6)

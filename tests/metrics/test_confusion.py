@@ -85,7 +85,7 @@ def test_multilabel_counts_each_label_by_itself():
     matrix.update(torch.from_numpy(prediction)[None].bool(), torch.from_numpy(target)[None])  # a batch of one
     assert matrix.compute().tolist() == expected
     for name, planes in {"prediction": (prediction[:1], target), "target": (prediction, target[:1])}.items():
-        with pytest.raises(ValueError, match=f"{name} has 1 labels, not 2"):
+        with pytest.raises(ValueError, match=f"{name} number 1, not 2"):
             multilabel_confusion(*planes, 2)
 
 

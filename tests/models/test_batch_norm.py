@@ -41,10 +41,11 @@ def test_output_gradients_and_statistics_are_those_of_torch(shape, dtype):
         y.backward(direction.to(kind))
         seen.append([y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
     assert plain.num_batches_tracked == wide.num_batches_tracked == 1
-    rounding = 2e-6 if dtype == torch.float32 else 2**-8  # of the maximum; of parameters always the former
+    rounding = 2e-6 if dtype == torch.float32 else 2**-8  # of the maximum
     for place, (truth, theirs, ours) in enumerate(zip(*seen, strict=True)):
+        # Parameters and statistics see sums of up to half a million values.
         errors = [float((each - truth).abs().max() / truth.abs().max()) for each in (theirs, ours)]
-        assert errors[1] <= max(2 * errors[0], rounding if place < 2 else 2e-6), errors
+        assert errors[1] <= max(2 * errors[0], rounding if place < 2 else 1e-5), errors
 
 
 def test_few_values_full_vectors_and_other_layouts_are_left_to_torch():
@@ -54,6 +55,7 @@ def test_few_values_full_vectors_and_other_layouts_are_left_to_torch():
     assert count(2, 18, 64, 64) == 16
     assert count(2, 16, 64, 64) == count(2, 18, 16, 16) == 1
     assert count(2, 18, 64, 64, layout=torch.contiguous_format) == 1
+    assert count(2, 1, 512, 512) == 1  # both layouts at once
     model = nn.Sequential(nn.BatchNorm2d(16), nn.BatchNorm2d(18), nn.BatchNorm1d(18))
     assert widen_batch_norm(model) == 1 and type(model[1]) is WideBatchNorm2d
 

@@ -222,3 +222,11 @@ def test_threads_get_each_its_own_answer(model, backend):
         for _ in range(20):
             for answer, right in zip(pool.map(fast, images), expected, strict=True):
                 assert difference(answer, right) < 1e-5
+
+
+def test_a_batch_norm_with_an_activation_inside_keeps_it():
+    model = with_sane_weights(hrseg.HRNetV2("tu-mobilenetv3_small_050", encoder_weights=None))
+    assert any(type(module).__name__ == "BatchNormAct2d" for module in model.modules())
+    assert isinstance(
+        optimize(model, "torch")._torch, torch.fx.GraphModule
+    )  # it is followed, and was found to be the same
