@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import subprocess
 import sys
@@ -157,9 +158,13 @@ def head(options: Options, backward: bool) -> Case:
         sides = {"textbook": _of(theirs, features), "hrseg": _of(fast, last)}
 
     def equal() -> str:
-        a, b = sides["hrseg"](), sides["textbook"]()
-        pairs = zip(a[:4], b[:4], strict=True) if backward else [(a, b)]
-        return max(textbook.difference(x, y, TOLERANCE) for x, y in pairs)
+        if not backward:
+            return textbook.difference(sides["hrseg"](), sides["textbook"](), TOLERANCE)
+        # In float32 a value that rounding carries over the ReLU's zero changes a pixel's gradient, in the textbook too.
+        exact, inputs = copy.deepcopy(theirs).double(), [x.double() for x in features]
+        gradients = (both_ways(module, inputs)()[:4] for module in (_Head(exact, channels), exact))
+        found = max(textbook.difference(x, y, TOLERANCE) for x, y in zip(*gradients, strict=True))
+        return f"{found}, in float64"
 
     what = f"the head alone, w48, {'forward + backward' if backward else 'inference'}, {size[0]}x{size[1]}"
     marks = (0.40, 0.30) if backward else (0.50, 0.25)
