@@ -17,7 +17,7 @@ from hrseg.benchmark.measure import MOST_TIMES, ROUND_S, Figure, Options, Result
 
 PACKAGES = (
     "hrseg", "torch", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "torchmetrics",
-    "albumentations", "opencv-python-headless", "pillow", "cityscapesscripts", "tensorrt",
+    "albumentations", "opencv-python-headless", "pillow", "kornia-rs", "cityscapesscripts", "tensorrt",
 )  # fmt: skip
 
 

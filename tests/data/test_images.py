@@ -25,15 +25,17 @@ def values(dtype: str, *shape: int) -> np.ndarray:
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
-def write_png(path: Path, rows: bytes, height: int, width: int, bits: int, color_type: int) -> Path:
-    """A PNG of bit depths that Pillow does not write; rows without their filter bytes."""
+def write_png(
+    path: Path, rows: bytes, height: int, width: int, bits: int, color_type: int, interlaced: bool = False
+) -> Path:
+    """A PNG of a kind that Pillow does not write; rows without their filter bytes, or, interlaced, with them."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     step = len(rows) // height
-    raw = b"".join(b"\0" + rows[r * step : (r + 1) * step] for r in range(height))
-    head = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
+    raw = rows if interlaced else b"".join(b"\0" + rows[r * step : (r + 1) * step] for r in range(height))
+    head = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, interlaced)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     return path
@@ -50,17 +52,102 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
     assert inspect_image(path) == (5, 7, channels, dtype)
 
 
+@pytest.fixture
+def without_fast(monkeypatch):
+    """To be called: from then on PNGs are read as where the extra `fast` is missing."""
+    assert images.fast is not None  # which the tests install
+    return lambda: monkeypatch.setattr(images, "fast", None)
+
+
 @pytest.mark.parametrize("transparent", [False, True])
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (1, "uint16"), (3, "uint8")])
-def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch, channels, dtype, transparent):
+def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, channels, dtype, transparent):
     path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
     color = {"transparency": 9 if channels == 1 else (1, 2, 3)} if transparent else {}
     Image.fromarray(pixels.squeeze()).save(path, **color)
-    assert images.png_decode is not None  # the extra `fast`, which the tests install
     fast = [read_image(path), read_mask(path)]
-    monkeypatch.setattr(images, "png_decode", None)
+    without_fast()
     assert np.array_equal(fast[0], pixels) and np.array_equal(fast[1], pixels.squeeze())
     assert np.array_equal(read_image(path), pixels) and np.array_equal(read_mask(path), pixels.squeeze())
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_colours_read_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, channels, dtype):
+    path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
+    cv2.imwrite(str(path), pixels[:, :, [2, 1, 0, 3][:channels]])
+    fast = read_image(path)
+    without_fast()
+    for read in (fast, read_image(path)):
+        assert read.dtype == pixels.dtype and np.array_equal(read, pixels)
+
+
+@pytest.mark.parametrize(("bits", "color_type", "channels"), [(8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3), (8, 6, 4)])
+def test_an_interlaced_png_reads_like_any_other(tmp_path, without_fast, bits, color_type, channels):
+    pixels = values(f"uint{bits}", 11, 13, channels)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]  # Adam7
+    raw = b""
+    for top, left, down, right in passes:
+        rows = pixels[top::down, left::right].astype(f">u{bits // 8}")
+        raw += b"".join(b"\0" + row.tobytes() for row in rows if row.size)
+    path = write_png(tmp_path / "a.png", raw, 11, 13, bits, color_type, interlaced=True)
+    fast = read_image(path)
+    without_fast()
+    assert np.array_equal(fast, pixels) and np.array_equal(read_image(path), pixels)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_png_with_a_bit_turned_or_cut_anywhere_is_refused_or_read_right(tmp_path, without_fast, fast):
+    path, pixels = tmp_path / "a.png", values("uint8", 6, 5, 3)
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    if not fast:
+        without_fast()
+    turned = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
+    refused = 0
+    for content in [whole[:end] for end in range(len(whole))] + turned:
+        path.write_bytes(content)
+        try:
+            assert np.array_equal(read_image(path), pixels)
+        except DataError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(whole)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_reads_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, mode, progressive):
+    picture = Image.fromarray(cv2.resize(values("uint8", 5, 7, 3), (61, 43), interpolation=cv2.INTER_CUBIC))
+    paths = [tmp_path / f"{subsampling}.jpg" for subsampling in range(3)]
+    for subsampling, path in enumerate(paths):
+        picture.convert(mode).save(path, quality=80, subsampling=subsampling, progressive=progressive)
+    fast = [read_image(path) for path in paths]
+    without_fast()
+    assert all(np.array_equal(one, read_image(path)) for one, path in zip(fast, paths, strict=True))
+
+
+def test_a_broken_jpeg_is_read_or_refused_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(values("uint8", 20, 24, 3)).save(path)
+    whole = path.read_bytes()
+    turned = [whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
+
+    def answer() -> np.ndarray | str:
+        try:
+            return read_image(path)
+        except DataError as error:
+            return str(error)
+
+    refused = 0
+    for content in [whole[:end] for end in range(1, len(whole), 7)] + turned:
+        path.write_bytes(content)
+        with_it = answer()
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "fast", None)
+            assert np.array_equal(with_it, answer())
+        refused += isinstance(with_it, str)
+    assert refused > len(whole) // 8  # each that was cut short
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
