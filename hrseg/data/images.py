@@ -6,6 +6,7 @@ import io
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +17,15 @@ from PIL import Image
 
 from hrseg.errors import DataError
 
+# Extras, which give the same pixels as Pillow
 try:
-    import kornia_rs.io as fast  # an extra: the same pixels as Pillow's, PNG in half of its time, JPEG in two thirds
+    import kornia_rs.io as kornia  # PNG in half of Pillow's time, JPEG in two thirds; one thread at a time
 except ImportError:
-    fast = None  # type: ignore[assignment]
+    kornia = None  # type: ignore[assignment]
+try:
+    from imagecodecs import png_decode  # PNG in two thirds of it, in as many threads as wish
+except ImportError:
+    png_decode = None  # type: ignore[assignment]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
@@ -309,19 +315,22 @@ def _pillow_array(image: Image.Image) -> np.ndarray:
 
 def _decoded(path: Path, image: Image.Image, depth: _Depth | None) -> np.ndarray:
     """The pixels of a PNG or JPEG that was opened, grey, colours or indices as they stand in the file."""
-    if fast:
-        with suppress(Exception):  # what it refuses the others read, or say what is wrong with it
-            return _decoded_fast(path.read_bytes(), image, depth)
+    with suppress(Exception):  # what they refuse is read below, or it is said there what is wrong with it
+        if kornia and threading.current_thread() is threading.main_thread():
+            return _by_kornia(path.read_bytes(), image, depth)
+        if png_decode is not None and depth in ((8, _GREY), (16, _GREY), (8, _RGB)):
+            array = np.atleast_3d(png_decode(path.read_bytes()))
+            return array[:, :, : len(image.getbands())]  # a colour that stands for "transparent" adds one
     if depth in ((16, _RGB), (16, _RGBA)):
         return _read_deep_png(path, image)
     return _pillow_array(image)
 
 
-def _decoded_fast(content: bytes, image: Image.Image, depth: _Depth | None) -> np.ndarray:
-    """`_decoded` by kornia_rs. Raises where a file is damaged, and for palettes, 1 to 4 bits and grey with alpha."""
+def _by_kornia(content: bytes, image: Image.Image, depth: _Depth | None) -> np.ndarray:
+    """`_decoded`, while the interpreter waits. Raises for palettes, 1 to 4 bits, grey with alpha, and any damage."""
     if depth is None:
-        return fast.decode_image_jpegturbo(content, {"L": "mono", "RGB": "rgb"}[image.mode])
-    decode = {8: fast.decode_image_png_u8, 16: fast.decode_image_png_u16}[depth[0]]
+        return kornia.decode_image_jpegturbo(content, {"L": "mono", "RGB": "rgb"}[image.mode])
+    decode = {8: kornia.decode_image_png_u8, 16: kornia.decode_image_png_u16}[depth[0]]
     mode = {_GREY: "mono", _RGB: "rgb", _RGBA: "rgba"}[depth[1]]
     return decode(content, (image.height, image.width), mode)
 

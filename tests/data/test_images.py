@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -52,38 +54,52 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
     assert inspect_image(path) == (5, 7, channels, dtype)
 
 
+DECODERS = ("kornia_rs", "imagecodecs", "Pillow")
+
+
 @pytest.fixture
-def without_fast(monkeypatch):
-    """To be called: from then on PNGs are read as where the extra `fast` is missing."""
-    assert images.fast is not None  # which the tests install
-    return lambda: monkeypatch.setattr(images, "fast", None)
+def read_by(monkeypatch):
+    """A reader by one decoder: an image's pixels, or the sentence that refuses it."""
+    present = {"kornia_rs": images.kornia, "imagecodecs": images.png_decode}
+    assert None not in present.values()  # the extra `fast`, which the tests install
+
+    def read(decoder: str, path: Path, reader=read_image) -> np.ndarray | str:
+        monkeypatch.setattr(images, "kornia", images.kornia if decoder == "kornia_rs" else None)
+        monkeypatch.setattr(images, "png_decode", images.png_decode if decoder == "imagecodecs" else None)
+        try:
+            return reader(path)
+        except DataError as error:
+            return str(error)
+        finally:
+            monkeypatch.undo()
+
+    return read
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("transparent", [False, True])
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (1, "uint16"), (3, "uint8")])
-def test_a_png_reads_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, channels, dtype, transparent):
+def test_a_png_reads_alike_by_all_decoders(tmp_path, read_by, decoder, channels, dtype, transparent):
     path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
     color = {"transparency": 9 if channels == 1 else (1, 2, 3)} if transparent else {}
     Image.fromarray(pixels.squeeze()).save(path, **color)
-    fast = [read_image(path), read_mask(path)]
-    without_fast()
-    assert np.array_equal(fast[0], pixels) and np.array_equal(fast[1], pixels.squeeze())
-    assert np.array_equal(read_image(path), pixels) and np.array_equal(read_mask(path), pixels.squeeze())
+    assert np.array_equal(read_by(decoder, path), pixels)
+    assert np.array_equal(read_by(decoder, path, read_mask), pixels.squeeze())
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_colours_read_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, channels, dtype):
+def test_colours_read_alike_by_all_decoders(tmp_path, read_by, decoder, channels, dtype):
     path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
     cv2.imwrite(str(path), pixels[:, :, [2, 1, 0, 3][:channels]])
-    fast = read_image(path)
-    without_fast()
-    for read in (fast, read_image(path)):
-        assert read.dtype == pixels.dtype and np.array_equal(read, pixels)
+    read = read_by(decoder, path)
+    assert read.dtype == pixels.dtype and np.array_equal(read, pixels)
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(("bits", "color_type", "channels"), [(8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3), (8, 6, 4)])
-def test_an_interlaced_png_reads_like_any_other(tmp_path, without_fast, bits, color_type, channels):
+def test_an_interlaced_png_reads_like_any_other(tmp_path, read_by, decoder, bits, color_type, channels):
     pixels = values(f"uint{bits}", 11, 13, channels)
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]  # Adam7
     raw = b""
@@ -91,63 +107,61 @@ def test_an_interlaced_png_reads_like_any_other(tmp_path, without_fast, bits, co
         rows = pixels[top::down, left::right].astype(f">u{bits // 8}")
         raw += b"".join(b"\0" + row.tobytes() for row in rows if row.size)
     path = write_png(tmp_path / "a.png", raw, 11, 13, bits, color_type, interlaced=True)
-    fast = read_image(path)
-    without_fast()
-    assert np.array_equal(fast, pixels) and np.array_equal(read_image(path), pixels)
+    assert np.array_equal(read_by(decoder, path), pixels)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_a_png_with_a_bit_turned_or_cut_anywhere_is_refused_or_read_right(tmp_path, without_fast, fast):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_png_with_a_bit_turned_or_cut_anywhere_is_refused_or_read_right(tmp_path, read_by, decoder):
     path, pixels = tmp_path / "a.png", values("uint8", 6, 5, 3)
     Image.fromarray(pixels).save(path)
     whole = path.read_bytes()
-    if not fast:
-        without_fast()
     turned = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
     refused = 0
     for content in [whole[:end] for end in range(len(whole))] + turned:
         path.write_bytes(content)
-        try:
-            assert np.array_equal(read_image(path), pixels)
-        except DataError as error:
-            assert str(path) in str(error)
-            refused += 1
+        answer = read_by(decoder, path)
+        refused += isinstance(answer, str)
+        assert str(path) in answer if isinstance(answer, str) else np.array_equal(answer, pixels)
     assert refused > len(whole)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_reads_alike_with_and_without_the_faster_decoder(tmp_path, without_fast, mode, progressive):
+def test_a_jpeg_reads_alike_by_all_decoders(tmp_path, read_by, mode, progressive):
     picture = Image.fromarray(cv2.resize(values("uint8", 5, 7, 3), (61, 43), interpolation=cv2.INTER_CUBIC))
-    paths = [tmp_path / f"{subsampling}.jpg" for subsampling in range(3)]
-    for subsampling, path in enumerate(paths):
+    for subsampling in range(3):
+        path = tmp_path / f"{subsampling}.jpg"
         picture.convert(mode).save(path, quality=80, subsampling=subsampling, progressive=progressive)
-    fast = [read_image(path) for path in paths]
-    without_fast()
-    assert all(np.array_equal(one, read_image(path)) for one, path in zip(fast, paths, strict=True))
+        assert np.array_equal(read_by("kornia_rs", path), read_by("Pillow", path))
 
 
-def test_a_broken_jpeg_is_read_or_refused_alike_with_and_without_the_faster_decoder(tmp_path, monkeypatch):
+def test_a_broken_jpeg_is_read_or_refused_alike_by_all_decoders(tmp_path, read_by):
     path = tmp_path / "a.jpg"
     Image.fromarray(values("uint8", 20, 24, 3)).save(path)
     whole = path.read_bytes()
     turned = [whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
-
-    def answer() -> np.ndarray | str:
-        try:
-            return read_image(path)
-        except DataError as error:
-            return str(error)
-
     refused = 0
     for content in [whole[:end] for end in range(1, len(whole), 7)] + turned:
         path.write_bytes(content)
-        with_it = answer()
-        with monkeypatch.context() as patch:
-            patch.setattr(images, "fast", None)
-            assert np.array_equal(with_it, answer())
-        refused += isinstance(with_it, str)
+        answers = [read_by(decoder, path) for decoder in ("kornia_rs", "Pillow")]
+        assert np.array_equal(*answers)
+        refused += isinstance(answers[0], str)
     assert refused > len(whole) // 8  # each that was cut short
+
+
+def test_threads_read_by_the_decoder_that_lets_others_run(tmp_path, monkeypatch):
+    class Spy:
+        def __getattr__(self, name: str):
+            raise AssertionError(f"{name} holds the interpreter")
+
+    Image.fromarray(values("uint8", 5, 7, 3)).save(tmp_path / "a.png")
+    by_main = read_image(tmp_path / "a.png")
+    monkeypatch.setattr(images, "suppress", lambda _: contextlib.nullcontext())  # what decoders raise is told
+    monkeypatch.setattr(images, "kornia", Spy())
+    with pytest.raises(DataError, match="holds the interpreter"):
+        read_image(tmp_path / "a.png")
+    with ThreadPoolExecutor(1) as pool:
+        assert np.array_equal(pool.submit(read_image, tmp_path / "a.png").result(), by_main)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
