@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import mmap
 import os
 import threading
@@ -457,8 +458,13 @@ def _inspect_tiff(path: Path) -> ImageInfo:
 
 
 def _check_segments(path: Path, tif: Any) -> None:
-    """tifffile fills what lies behind the end of a file with zeros in some encodings."""
+    """tifffile fills what its head does not list, and in some encodings what lies behind its end, with zeros."""
     size = tif.filehandle.size
     for page in tif.series[0].pages:
-        if page is not None and any(o + n > size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
+        if page is None:
+            continue
+        listed, parts = len(page.dataoffsets), math.prod(page.chunked)
+        if listed < parts and not page.is_contiguous:
+            raise DataError(path, f"its head lists {listed} of the image's {parts} parts: it is broken.")
+        if any(o + n > size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise DataError(path, "is truncated: parts of the image lie behind its end.")

@@ -203,6 +203,17 @@ def test_smaller_copies_behind_a_picture_are_no_pages(tmp_path):
         assert np.array_equal(read_image(tmp_path / name), image)
 
 
+def test_parts_that_a_tiff_does_not_list_are_no_zeros(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values("uint8", 21, 7), compression="zlib", rowsperstrip=7)
+    assert read_image(path).shape == (21, 7, 1)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages.first.tags["ImageLength"].overwrite(16_777_225)
+    for reader in (read_image, read_mask, inspect_image):
+        with pytest.raises(DataError, match="its head lists 3 of the image's 2396747 parts"):
+            reader(path)
+
+
 def test_other_numbers_become_float32_only_without_loss(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.array([[-3, 7]], np.int16))
