@@ -166,7 +166,7 @@ def evaluate(
             if target is None:
                 what = "has no labels to score against."
                 raise DataError(dataset.names[index], what, "Choose a split that has them.")
-            judge.add(index, prediction, target, confidence=confidence)
+            judge.add(index, judge.count(index, prediction, target, confidence=confidence))
             if on_prediction:
                 on_prediction(index, prediction)
             bar.update()

@@ -91,7 +91,7 @@ class Judge:
         )
         self.miou()  # an unknown definition is told here, before any work
 
-    def add(
+    def count(
         self,
         index: int,
         prediction: np.ndarray,
@@ -99,27 +99,27 @@ class Judge:
         *,
         confidence: np.ndarray | Tensor | None = None,
         label_ids: np.ndarray | None = None,
-        instance_ids: np.ndarray | None = None,
-    ) -> None:
-        """Count one image.
+    ) -> ImageCounts:
+        """What one image adds; adds nothing, so that several threads may count.
 
         prediction, target: class indices [H, W], or {0, 1} [L, H, W]. confidence: the probability of what is predicted,
         at every third pixel of every third row. label_ids: the prediction as ids of the data set's label table, where
-        it was made as such; they tell apart what is no class. instance_ids: what `read_instances` gives, if it was
-        called already.
+        it was made as such; they tell apart what is no class.
         """
-        name, ignore_index = self.dataset.names[index], self.space.ignore_index
-        calibration = None
+        ignore_index, calibration, instances = self.space.ignore_index, None, None
         if confidence is not None:
             predicted, truth = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
             calibration = calibration_counts(confidence, predicted, truth, ignore_index)
-        instances = None
         if self.instances is None:
-            confusion = self.total.update(prediction, target)
+            confusion = self.total.count(prediction, target)
         else:
-            confusion, instances = self._with_instances(index, prediction, target, label_ids, instance_ids)
-        counts = ImageCounts(confusion, self._boundary(prediction, target), instances, calibration)
-        self.per_image.add(index, name, counts, cluster_of(self.dataset, index, self.cluster))
+            confusion, instances = self._with_instances(index, prediction, target, label_ids)
+        return ImageCounts(confusion, self._boundary(prediction, target), instances, calibration)
+
+    def add(self, index: int, counts: ImageCounts) -> None:
+        """Add an image that was counted."""
+        self.total.add(counts.confusion)
+        self.per_image.add(index, self.dataset.names[index], counts, cluster_of(self.dataset, index, self.cluster))
 
     def miou(self) -> float:
         """The mean IoU of what this process has counted so far."""
@@ -144,30 +144,24 @@ class Judge:
             return boundary_areas(prediction, target, classes + 1, ignore_index, dilation_ratio=ratio)[:, :classes]
         return boundary_areas(prediction, target, classes, ignore_index, dilation_ratio=ratio)
 
-    def read_instances(self, index: int) -> np.ndarray | None:
-        """The instance ids of an image [H, W]; None where instances are not scored. Raises DataError."""
-        return None if self.instances is None else read_mask(self.dataset.instance_path(index))
-
     def _with_instances(
         self,
         index: int,
         prediction: np.ndarray,
         target: np.ndarray,
         label_ids: np.ndarray | None,
-        instance_ids: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pixels by true and predicted class, and what the objects add; all is counted in runs."""
         assert self.instances is not None
         path, classes, ids = self.dataset.instance_path(index), len(self.space.classes), self.dataset.label_ids
-        if instance_ids is None:
-            instance_ids = read_mask(path)
+        instance_ids = read_mask(path)
         if instance_ids.shape != target.shape:
             size = "x".join(map(str, instance_ids.shape))
             raise DataError(path, f"is {size} (height x width), the labels {target.shape[0]}x{target.shape[1]}.")
         by_id = np.zeros((256, 256), np.int64)
         if label_ids is None or not self.per_image.void_predictions:
             (prediction, target, instance_ids), pixels = runs(prediction, target, instance_ids)
-            counts = self.total.update(prediction, target, pixels=pixels)
+            counts = self.total.count(prediction, target, pixels=pixels)
             by_id[np.ix_(ids[:classes], ids[:classes])] = counts[:, :classes]
             said = ids[prediction]
         else:
@@ -177,9 +171,8 @@ class Judge:
             counts = np.zeros((classes, classes + 1), np.int64)
             counts[:, :classes] = by_class_and_id[:, ids[:classes]]
             counts[:, classes] = by_class_and_id.sum(axis=1) - counts.sum(axis=1)
-            self.total.add(counts)
         try:
-            return counts, self.instances.add(by_id, said, instance_ids, pixels)
+            return counts, self.instances.count(by_id, said, instance_ids, pixels)
         except ValueError as error:
             raise DataError(path, f"{error}.") from error
 

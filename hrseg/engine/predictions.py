@@ -20,6 +20,7 @@ from hrseg.data.images import list_files, read_mask
 from hrseg.data.pairs import ValueTable
 from hrseg.engine.judge import Judge
 from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.metrics import ImageCounts
 from hrseg.task import IGNORE_INDEX, Task
 
 log = logging.getLogger(__name__)
@@ -66,13 +67,12 @@ def _grouped(keys: Mapping[str, str]) -> dict[str, list[str]]:
     return groups
 
 
-class _Read(NamedTuple):
-    """What the files of one image hold."""
+class _Counted(NamedTuple):
+    """The prediction [H, W] for one image, the highest label id in its file (-1 where it holds none), what it adds."""
 
-    target: np.ndarray
     prediction: np.ndarray
-    label_ids: np.ndarray | None
-    instance_ids: np.ndarray | None
+    highest: int
+    counts: ImageCounts
 
 
 class Predictions:
@@ -117,22 +117,21 @@ class Predictions:
 
     def evaluate(self, judge: Judge, on_prediction: Any, bar: Any) -> None:
         """Let the judge count this process's share of the files. Raises DataError for a file of another size."""
-        for index, (target, prediction, label_ids, instance_ids) in self._read_ahead(judge):
-            if label_ids is not None:
-                self._highest = max(self._highest, int(label_ids.max(initial=0)))
-            judge.add(index, prediction, target, label_ids=label_ids, instance_ids=instance_ids)
+        for index, (prediction, highest, counts) in self._counted_ahead(judge):
+            self._highest = max(self._highest, highest)
+            judge.add(index, counts)
             on_prediction(index, prediction)
             bar.update()
         self._require_label_ids()
 
-    def _read_ahead(self, judge: Judge) -> Iterator[tuple[int, _Read]]:
-        """This process's share; while one image is counted, as many threads as torch has decode the next."""
+    def _counted_ahead(self, judge: Judge) -> Iterator[tuple[int, _Counted]]:
+        """This process's share in order, decoded and counted by as many threads as torch has."""
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
-            waiting: deque[tuple[int, Future[_Read]]] = deque()
+            waiting: deque[tuple[int, Future[_Counted]]] = deque()
             try:
                 for index in range(distributed.rank(), len(self.paths), distributed.world_size()):
-                    waiting.append((index, pool.submit(self._read_all, judge, index)))
+                    waiting.append((index, pool.submit(self._counted, judge, index)))
                     if len(waiting) > 2 * threads:
                         first, future = waiting.popleft()
                         yield first, future.result()
@@ -142,7 +141,7 @@ class Predictions:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _read_all(self, judge: Judge, index: int) -> _Read:
+    def _counted(self, judge: Judge, index: int) -> _Counted:
         dataset = self.dataset
         target = dataset.read_target(index) if hasattr(dataset, "read_target") else dataset[index][1]
         if target is None:
@@ -152,7 +151,8 @@ class Predictions:
             sizes = ("x".join(map(str, plane.shape)) for plane in (prediction, target))
             what = "is {} (height x width), the labels of the image are {}.".format(*sizes)
             raise DataError(self.paths[index], what, "Save predictions at the size of the labels.")
-        return _Read(target, prediction, label_ids, judge.read_instances(index))
+        highest = -1 if label_ids is None else int(label_ids.max(initial=0))
+        return _Counted(prediction, highest, judge.count(index, prediction, target, label_ids=label_ids))
 
     def _require_label_ids(self) -> None:
         if self._table is None or not self.check:

@@ -120,19 +120,18 @@ class ConfusionMatrix:
 
         pixels: as in `confusion_matrix`; not for multilabel.
         """
-        if self.multilabel:
-            added = multilabel_confusion(prediction, target, self.classes, self.ignore_index)
-        else:
-            added = confusion_matrix(
-                prediction,
-                target,
-                self.classes,
-                self.ignore_index,
-                void_predictions=self.void_predictions,
-                pixels=pixels,
-            )
+        added = self.count(prediction, target, pixels=pixels)
         self.add(added)
         return added
+
+    def count(self, prediction: Labels, target: Labels, *, pixels: np.ndarray | None = None) -> np.ndarray:
+        """What `update` adds; adds nothing, so that several threads may count."""
+        if self.multilabel:
+            return multilabel_confusion(prediction, target, self.classes, self.ignore_index)
+        void = self.void_predictions
+        return confusion_matrix(
+            prediction, target, self.classes, self.ignore_index, void_predictions=void, pixels=pixels
+        )
 
     def add(self, counts: np.ndarray) -> None:
         """Add a matrix that was counted elsewhere, of the shape that `compute` returns."""

@@ -98,14 +98,15 @@ class InstanceIoU:
         then each category. Raises ValueError for ids above those of the table.
         """
         (said, true, instances), pixels = runs(*map(np.asarray, (prediction, label_ids, instance_ids)))
-        return self.add(
-            confusion_matrix(said, true, self._values, IGNORE_INDEX, pixels=pixels), said, instances, pixels
-        )
+        confusion = confusion_matrix(said, true, self._values, IGNORE_INDEX, pixels=pixels)
+        areas = self.count(confusion, said, instances, pixels)
+        self._areas += areas
+        return areas
 
-    def add(
+    def count(
         self, confusion: np.ndarray, prediction: np.ndarray, instance_ids: np.ndarray, pixels: np.ndarray
     ) -> np.ndarray:
-        """As `update`, of an image whose pixels were counted already.
+        """What `update` adds for an image whose pixels were counted already; adds nothing.
 
         confusion: int64 [V, V] by true and predicted id of the table; rows of ignored labels may be left empty.
         prediction, instance_ids, pixels: those of its runs.
@@ -136,9 +137,7 @@ class InstanceIoU:
         for members in self._members.values():
             false_alarms = confusion[np.ix_([j for j in counted if j not in members], members)].sum()
             added.append((as_category[members].sum(), whole[members].sum() + false_alarms))
-        areas = np.array(added).T
-        self._areas += areas
-        return areas
+        return np.array(added).T
 
     def merge(self, other: InstanceIoU) -> None:
         """Add what another process counted."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -358,13 +359,29 @@ def test_overlapping_labels_are_judged_one_by_one():
         return Judge(SimpleNamespace(space=space, names=["one"]))
 
     together = judge(LabelSpace(classes, Task.MULTILABEL))
-    together.add(0, prediction, target)
+    together.add(0, together.count(0, prediction, target))
     found = together.evaluation().scores
     for label in range(3):
         alone = judge(LabelSpace(classes[:2], Task.BINARY))
-        alone.add(0, prediction[label], target[label])
+        alone.add(0, alone.count(0, prediction[label], target[label]))
         expected = alone.evaluation().scores.classes[1]
         assert (found.classes[label].iou, found.classes[label].boundary_iou) == (expected.iou, expected.boundary_iou)
+
+
+def test_counting_in_threads_adds_nothing_and_counts_the_same(tmp_path):
+    dataset, _ = hostile_city(tmp_path, 0)
+    targets = [dataset.read_target(index) for index in range(len(dataset))]
+    predictions = [np.where(np.roll(target, 5, axis=1) == 255, 0, np.roll(target, 5, axis=1)) for target in targets]
+    judge = Judge(dataset)
+
+    def flat(index: int) -> list[list[float]]:
+        counts = judge.count(index, predictions[index], targets[index])
+        return [np.ravel(part).tolist() for part in counts if part is not None]
+
+    one_by_one = [flat(index) for index in range(len(dataset))]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(flat, [*range(len(dataset))] * 5)) == one_by_one * 5
+    assert sum(one_by_one[0][0]) > 0 and not judge.total.compute().any() and len(judge.evaluation().per_image) == 0
 
 
 @pytest.mark.long
