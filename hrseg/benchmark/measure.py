@@ -121,18 +121,19 @@ def run(case: Case, options: Options) -> list[Result]:
     return [_result(row, case, tries, equal, options) for row, equal in zip(case.rows, evidence, strict=True)]
 
 
-def fp32_rate(macs: float) -> Callable[[float], str]:
-    """Of so many multiplications with an addition: how fast they were, beside a product of matrices in this process."""
+def computed(macs: float, kind: torch.dtype = torch.float32) -> Callable[[float], str]:
+    """Of so many multiplications with an addition: how fast they were, beside a product of matrices of that type."""
 
     def why(seconds: float) -> str:
-        a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+        a, b = torch.randn(2, 1024, 1024).to(kind)
         times = []
         for _ in range(15):
             start = time.perf_counter()
             a @ b
             times.append(time.perf_counter() - start)
         product = 1024**3 / statistics.median(times)
-        share = f"{macs / seconds / 1e9:.0f} of the {product / 1e9:.0f} GMAC/s that a product of matrices reaches here"
+        of = f"{str(kind).removeprefix('torch.')} matrices"
+        share = f"{macs / seconds / 1e9:.0f} of the {product / 1e9:.0f} GMAC/s that a product of {of} reaches here"
         return f"it computes {share}; batch norm, additions and enlargements are counted as nothing"
 
     return why

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import hrseg
 from hrseg.benchmark import textbook
-from hrseg.benchmark.measure import Case, Options, Row, Side, fp32_rate, missing
+from hrseg.benchmark.measure import Case, Options, Row, Side, computed, missing
 from hrseg.models import engines
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.lowered import laid_out, lower
@@ -74,10 +74,11 @@ def network(options: Options) -> Case:
 
     what = f"{variant} inference, fp32, 1x3x{options.size[0]}x{options.size[1]}"
     eager = "timm and textbook head, eager"
-    rate = fp32_rate(textbook.macs(ours, image))
+    macs = textbook.macs(ours, image)
+    why = computed(macs)
     best_mark, plain_mark, bf16_mark = (marks.get(variant, marks["w18"]) for marks in (BEST, PLAIN, BF16))
     rows = [
-        Row(f"{what}, best route", eager, routes, ["textbook"], *best_mark, equal(*routes), rate),
+        Row(f"{what}, best route", eager, routes, ["textbook"], *best_mark, equal(*routes), why),
         Row(
             f"{what}, plain torch",
             eager,
@@ -85,21 +86,22 @@ def network(options: Options) -> Case:
             ["textbook"],
             *plain_mark,
             equal("hrseg torch"),
-            rate,
+            why,
         ),
     ]
     if stock:
         against = "the best stock engine on the textbook graph"
-        rows.append(Row(f"{what}, best route", against, routes, stock, 1.0, 0.9, equal(*routes), rate))
+        rows.append(Row(f"{what}, best route", against, routes, stock, 1.0, 0.9, equal(*routes), why))
     if "textbook compiled" in sides:
-        rows.append(Row(f"{what}, best route", "the same, torch.compile", routes, ["textbook compiled"], 1.0, why=rate))
+        rows.append(Row(f"{what}, best route", "the same, torch.compile", routes, ["textbook compiled"], 1.0, why=why))
     if variant == "w18":
         sides["smp tu-hrnet_w18"] = _run(_smp_default().to(options.device), image)
         rows.append(
-            Row(f"{what}, best route", "smp's tu-hrnet_w18, same head", routes, ["smp tu-hrnet_w18"], 0.15, why=rate)
+            Row(f"{what}, best route", "smp's tu-hrnet_w18, same head", routes, ["smp tu-hrnet_w18"], 0.15, why=why)
         )
     bf16 = f"{variant} inference, bf16, 1x3x{options.size[0]}x{options.size[1]}, best route"
-    rows.append(Row(bf16, f"{eager}, fp32", ["hrseg bf16"], ["textbook"], *bf16_mark, equal=_agreement(sides)))
+    why = computed(macs, torch.bfloat16)
+    rows.append(Row(bf16, f"{eager}, fp32", ["hrseg bf16"], ["textbook"], *bf16_mark, _agreement(sides), why))
     return Case(sides, rows)
 
 
@@ -168,7 +170,7 @@ def head(options: Options, backward: bool) -> Case:
 
     what = f"the head alone, w48, {'forward + backward' if backward else 'inference'}, {size[0]}x{size[1]}"
     marks = (0.40, 0.30) if backward else (0.50, 0.25)
-    why = fp32_rate((3 if backward else 1) * textbook.macs(ours, *features))
+    why = computed((3 if backward else 1) * textbook.macs(ours, *features))
     return Case(sides, [Row(what, "textbook head, NCHW", ["hrseg"], ["textbook"], *marks, equal, why)])
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.benchmark import textbook
-from hrseg.benchmark.measure import Case, Options, Row, Side, fp32_rate
+from hrseg.benchmark.measure import Case, Options, Row, Side, computed
 from hrseg.models.batch_norm import widen_batch_norm
 
 STEPS, TOLERANCE = 20, 1e-4
@@ -44,14 +44,14 @@ def cases(options: Options) -> Iterator[Case]:
         return ", ".join(evidence)
 
     # Backwards each convolution is computed twice: towards its input, and towards its weights.
-    rate = fp32_rate(3 * textbook.macs(ours, batch[0]))
+    macs = 3 * textbook.macs(ours, batch[0])
     what = f"training step, {options.variant}, 2x3x{height}x{width}"
     against = "timm and textbook head, NCHW, fp32"
     yield Case(
         sides,
         [
-            Row(f"{what}, fp32", against, ["hrseg"], ["textbook"], 0.69, 0.60, equal, rate),
-            Row(f"{what}, bf16", against, ["hrseg bf16"], ["textbook"], 0.45, 0.35),
+            Row(f"{what}, fp32", against, ["hrseg"], ["textbook"], 0.69, 0.60, equal, computed(macs)),
+            Row(f"{what}, bf16", against, ["hrseg bf16"], ["textbook"], 0.45, 0.35, why=computed(macs, torch.bfloat16)),
         ],
     )
 
