@@ -318,7 +318,7 @@ def _decoded(path: Path, image: Image.Image, depth: _Depth | None) -> np.ndarray
     """The pixels of a PNG or JPEG that was opened, grey, colours or indices as they stand in the file."""
     with suppress(Exception):  # what they refuse is read below, or it is said there what is wrong with it
         if kornia and threading.current_thread() is threading.main_thread():
-            return _by_kornia(path.read_bytes(), image, depth)
+            return _by_kornia(path, image, depth)
         if png_decode is not None and depth in ((8, _GREY), (16, _GREY), (8, _RGB)):
             array = np.atleast_3d(png_decode(path.read_bytes()))
             return array[:, :, : len(image.getbands())]  # a colour that stands for "transparent" adds one
@@ -327,13 +327,17 @@ def _decoded(path: Path, image: Image.Image, depth: _Depth | None) -> np.ndarray
     return _pillow_array(image)
 
 
-def _by_kornia(content: bytes, image: Image.Image, depth: _Depth | None) -> np.ndarray:
-    """`_decoded`, while the interpreter waits. Raises for palettes, 1 to 4 bits, grey with alpha, and any damage."""
+def _by_kornia(path: Path, image: Image.Image, depth: _Depth | None) -> np.ndarray:
+    """`_decoded`, while the interpreter waits. Raises for palettes, 1 to 4 bits, grey with alpha, and any damage.
+
+    The first three it refuses before the file is read, which Pillow then does.
+    """
     if depth is None:
-        return kornia.decode_image_jpegturbo(content, {"L": "mono", "RGB": "rgb"}[image.mode])
+        mode = {"L": "mono", "RGB": "rgb"}[image.mode]
+        return kornia.decode_image_jpegturbo(path.read_bytes(), mode)
     decode = {8: kornia.decode_image_png_u8, 16: kornia.decode_image_png_u16}[depth[0]]
     mode = {_GREY: "mono", _RGB: "rgb", _RGBA: "rgba"}[depth[1]]
-    return decode(content, (image.height, image.width), mode)
+    return decode(path.read_bytes(), (image.height, image.width), mode)
 
 
 def _read_pillow_image(path: Path, depth: _Depth | None) -> np.ndarray:
