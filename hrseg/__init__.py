@@ -13,9 +13,9 @@ from hrseg.version import __version__
 
 if TYPE_CHECKING:
     from hrseg import losses, metrics, models, weights
-    from hrseg.engine.predictor import Predictor
+    from hrseg.fast.optimize import optimize
     from hrseg.models import HRNetV2, HRNetV2p, OCRNet, PoseHRNet
-    from hrseg.models.optimize import optimize
+    from hrseg.predict.predictor import Predictor
 
 __all__ = [
     "HRNetV2",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # Where each name comes from. They are imported when they are asked for: torch, smp and timm take seconds.
-_MODULES = {"Predictor": "hrseg.engine.predictor", "optimize": "hrseg.models.optimize"}
+_MODULES = {"Predictor": "hrseg.predict.predictor", "optimize": "hrseg.fast.optimize"}
 _MODULES |= dict.fromkeys(("HRNetV2", "HRNetV2p", "OCRNet", "PoseHRNet"), "hrseg.models")
 
 registration.with_smp()

@@ -20,6 +20,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("long", max_examples=300, deadline=None, suppress_health_check=QUIET)
 
+pytest_plugins = ["tests.shapes"]
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HRSEG_SHARED", ROOT.parent / "shared"))
 

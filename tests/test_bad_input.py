@@ -27,24 +27,24 @@ from PIL import Image
 
 from hrseg import build
 from hrseg.config import parse
-from hrseg.engine import checkpoint
 from hrseg.task import Normalisation
+from hrseg.weights import checkpoint
 from tests.conftest import ROOT
 
 MODULES = {
-    "train": "hrseg.engine.train",
-    "test": "hrseg.engine.evaluate",
-    "convert": "hrseg.weights.convert",
-    "check_data": "hrseg.engine.check_data",
+    "train": "hrseg.train.loop",
+    "test": "hrseg.evaluate.evaluation",
+    "convert": "hrseg.commands.convert",
+    "check_data": "hrseg.commands.check_data",
     "report": "hrseg.report.page",
     "benchmark": "hrseg.benchmark",
-    "predict": "hrseg.engine.predict",
-    "export": "hrseg.export.command",
-    "cache": "hrseg.engine.cache",
-    "compare": "hrseg.engine.compare",
-    "serve": "hrseg.engine.serve",
-    "folds": "hrseg.engine.folds",
-    "sweep": "hrseg.engine.sweep",
+    "predict": "hrseg.predict.files",
+    "export": "hrseg.export.exporting",
+    "cache": "hrseg.commands.cache",
+    "compare": "hrseg.commands.compare",
+    "serve": "hrseg.commands.serve",
+    "folds": "hrseg.commands.folds",
+    "sweep": "hrseg.commands.sweep",
 }
 
 

@@ -18,13 +18,16 @@ from pydantic import BaseModel
 
 import hrseg
 from hrseg import config, losses
-from hrseg.data import checks, toycity
-from hrseg.engine import compare, evaluate, predict, serve, train
-from hrseg.export import command as export_command
+from hrseg.commands import compare, convert, serve
+from hrseg.data import checks
+from hrseg.evaluate import evaluation as evaluate
+from hrseg.export import exporting as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
+from hrseg.predict import files as predict
 from hrseg.report import page
-from hrseg.weights import convert
+from hrseg.toycity import generate as toycity
+from hrseg.train import loop as train
 from tests.conftest import ROOT
 from tests.models.test_hrnet import PARAMETERS
 from tests.test_imports import FLOORS

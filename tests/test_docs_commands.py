@@ -16,10 +16,9 @@ import yaml
 from PIL import Image
 
 from hrseg import config
-from hrseg.data import toycity
-from hrseg.engine import train
+from hrseg.toycity import generate as toycity
+from hrseg.train import loop as train
 from tests.conftest import ROOT
-from tests.engine.conftest import shapes  # noqa: F401 (a fixture)
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n( *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -62,7 +61,7 @@ def test_a_block_that_says_no_need_has_commands_that_are_executed_here(block):
 
 
 @pytest.fixture(scope="module")
-def workspace(shapes, tmp_path_factory):  # noqa: F811
+def workspace(shapes, tmp_path_factory):
     """A folder in which the documents' commands find what they name."""
     root = tmp_path_factory.mktemp("reader")
     for name in ("configs", "docs", "tools"):

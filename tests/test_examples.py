@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hrseg.engine import train
 from hrseg.export import export
+from hrseg.train import loop as train
 from tests.conftest import ROOT
-from tests.engine.conftest import config_file, shapes  # noqa: F401 (fixtures)
 from tests.export.conftest import loaded  # noqa: F401 (a fixture)
 
 
@@ -35,7 +34,7 @@ def test_the_head_learns_over_an_encoder_of_timm():
     assert min(losses[2:]) < losses[0]
 
 
-def test_lightning_gives_the_losses_of_the_command(config_file, tmp_path):  # noqa: F811
+def test_lightning_gives_the_losses_of_the_command(config_file, tmp_path):
     pytest.importorskip("lightning")
     changes = ["train.iterations=20", "train.val_every=20", f"run.dir={tmp_path / 'ours'}"]
     assert train.main([str(config_file), *changes]) == 0

@@ -12,11 +12,12 @@ import pytest
 from tests.conftest import ROOT
 
 FLOORS = {
-    0: {"errors", "config", "task", "cli", "version", "installed", "files"},
-    1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
-    2: {"build", "weights", "report", "registration"},
-    3: {"engine"},
-    4: {"predictor", "export", "benchmark"},
+    0: {"errors", "config", "task", "console", "version", "installed_packages", "files", "runtime"},
+    1: {"models", "losses", "metrics", "data", "toycity", "tracking", "distributed"},
+    2: {"fast", "weights", "report", "inference", "registration"},
+    3: {"build"},
+    4: {"train", "evaluate", "predict", "export"},
+    5: {"commands", "benchmark"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 DOORS = {
@@ -80,7 +81,7 @@ def test_what_help_needs_is_imported_without_torch(name):
 
 
 def test_commands_on_data_alone_import_no_networks():
-    assert imports_of("import hrseg.engine.check_data, hrseg.engine.cache") == set()
+    assert imports_of("import hrseg.commands.check_data, hrseg.commands.cache") == set()
 
 
 def test_smp_knows_the_architectures_of_hrseg_also_where_it_is_imported_later():

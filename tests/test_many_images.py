@@ -16,10 +16,10 @@ from PIL import Image
 from hrseg import config as settings
 from hrseg.data import checks
 from hrseg.data.folder import Folder
-from hrseg.engine import train as training
-from hrseg.engine.evaluate import evaluate
-from hrseg.engine.infer import Inference
+from hrseg.evaluate.evaluation import evaluate
+from hrseg.inference import Inference
 from hrseg.task import Normalisation
+from hrseg.train import loop as training
 
 FILES = 200_000
 MIB_A_10_000 = 1.0

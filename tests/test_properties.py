@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import hrseg
 from hrseg import config
 from hrseg.data.transforms import train_transform
-from hrseg.engine.infer import Inference, slide, starts
+from hrseg.inference import Inference, slide, starts
 from hrseg.losses import _ohem
 from hrseg.metrics import confusion_matrix
 from hrseg.task import IGNORE_INDEX, LabelSpace, Sample, SegmentationClass, Task

@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.cache import main
+from hrseg.commands.cache import main
 
 if __name__ == "__main__":
     sys.exit(main())

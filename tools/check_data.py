@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.check_data import main
+from hrseg.commands.check_data import main
 
 if __name__ == "__main__":
     sys.exit(main())

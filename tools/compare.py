@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.compare import main
+from hrseg.commands.compare import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.weights.convert import main
+from hrseg.commands.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

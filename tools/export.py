@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.export.command import main
+from hrseg.export.exporting import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.folds import main
+from hrseg.commands.folds import main
 
 if __name__ == "__main__":
     sys.exit(main())

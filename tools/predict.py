@@ -4,15 +4,15 @@
 import sys
 from collections.abc import Sequence
 
-from hrseg.cli import command, imports
-from hrseg.engine import arguments
+from hrseg.commands import arguments
+from hrseg.console import command, imports
 
 
 @command
 def start(argv: Sequence[str]) -> int:
     arguments.predict(argv)  # --help and mistakes are answered before the seconds in which torch is imported
     with imports():
-        from hrseg.engine.predict import main
+        from hrseg.predict.files import main
 
     return main(argv)
 

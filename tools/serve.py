@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.serve import main
+from hrseg.commands.serve import main
 
 if __name__ == "__main__":
     sys.exit(main())

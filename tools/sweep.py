@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.engine.sweep import main
+from hrseg.commands.sweep import main
 
 if __name__ == "__main__":
     sys.exit(main())

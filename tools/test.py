@@ -4,15 +4,15 @@
 import sys
 from collections.abc import Sequence
 
-from hrseg.cli import command, imports
-from hrseg.engine import arguments
+from hrseg.commands import arguments
+from hrseg.console import command, imports
 
 
 @command
 def start(argv: Sequence[str]) -> int:
     arguments.test(argv)  # --help and mistakes are answered before the seconds in which torch is imported
     with imports():
-        from hrseg.engine.evaluate import main
+        from hrseg.evaluate.evaluation import main
 
     return main(argv)
 

@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hrseg.cli import command, imports
-from hrseg.engine import ahead, arguments
+from hrseg.commands import arguments
+from hrseg.console import command, imports
+from hrseg.train import ahead
 
 
 @command
@@ -15,7 +16,7 @@ def start(argv: Sequence[str]) -> int:
     main = int(os.environ.get("RANK", 0)) == 0
     looking = ahead.start(config, check=config.data.check and main) if args.replay is None else None
     with imports():
-        from hrseg.engine import train
+        from hrseg.train import loop as train
 
     return train.start(args, config, folder, looking)
 

@@ -11,10 +11,10 @@ import lightning
 import torch
 
 from hrseg import build, config
+from hrseg.build import optimizer as optim
 from hrseg.config import Config
 from hrseg.data.loader import Normalise, eval_loader, train_loader
 from hrseg.data.transforms import train_transform
-from hrseg.engine import optim
 from hrseg.metrics import ConfusionMatrix, miou
 
 

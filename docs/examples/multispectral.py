@@ -12,9 +12,9 @@ import onnxruntime
 import tifffile
 
 from hrseg import config
-from hrseg.engine.loaded import load_checkpoint
-from hrseg.engine.train import train
+from hrseg.build.trained_model import load_checkpoint
 from hrseg.export import export
+from hrseg.train.loop import train
 
 SETTINGS = {
     "model": {"encoder": "hrnetv2_w18_small_v1"},

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
+from hrseg import runtime as cpu
 from hrseg.benchmark import report
 from hrseg.benchmark.measure import Options, Result, run
-from hrseg.cli import command, parser
-from hrseg.engine import cpu
+from hrseg.console import command, parser
 from hrseg.errors import ConfigError, nearest
 from hrseg.models.hrnet import VARIANTS
 

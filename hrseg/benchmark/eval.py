@@ -19,9 +19,9 @@ import torch
 from hrseg.benchmark import official_judge, scenes
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
-from hrseg.data.images import read_mask
-from hrseg.engine.judge import Evaluation, Judge
-from hrseg.engine.predictions import Predictions
+from hrseg.data.image_files import read_mask
+from hrseg.evaluate.evaluator import Evaluation, Judge
+from hrseg.evaluate.prediction_files import Predictions
 
 SCENES = 8  # so that reading ahead shows, as it does with the 500 of Cityscapes
 PACKAGES = ("cityscapesscripts==2.3.0", "numpy<2", "pillow<11")  # as when the judge was written

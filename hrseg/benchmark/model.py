@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import hrseg
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed, missing
-from hrseg.models import engines
+from hrseg.fast import engines
+from hrseg.fast.fused_graph import laid_out, lower
+from hrseg.fast.optimize import optimize
 from hrseg.models.hrnet import VARIANTS
-from hrseg.models.lowered import laid_out, lower
-from hrseg.models.optimize import optimize
 
 TOLERANCE = 1e-5
 Marks = dict[str, tuple[float, float | None]]

@@ -23,15 +23,15 @@ import torch
 
 import hrseg
 from hrseg import distributed
+from hrseg import runtime as cpu
 from hrseg.benchmark import scenes
 from hrseg.benchmark.data import AUGMENT
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.loader import TrainSet
 from hrseg.data.transforms import train_transform
-from hrseg.engine import cpu
-from hrseg.engine.evaluate import evaluate
-from hrseg.engine.infer import Inference
+from hrseg.evaluate.evaluation import evaluate
+from hrseg.inference import Inference
 from hrseg.task import Normalisation
 
 SCENES, EPOCHS = 4, 6

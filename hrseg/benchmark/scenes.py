@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from hrseg.data.cityscapes_labels import BY_NAME, LABELS
-from hrseg.data.toycity import draw_ids, draw_scene
-from hrseg.data.toycity_scene import CITIES, Scene
+from hrseg.toycity.generate import draw_ids, draw_scene
+from hrseg.toycity.scene import CITIES, Scene
 
 SIZE = (1024, 2048)
 SMOOTH = 0.8  # pixels: with it Pillow's PNGs are 1.9 to 2.3 MB, as those of Cityscapes

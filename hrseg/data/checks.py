@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hrseg.data import packed
-from hrseg.data.images import inspect_image, read_mask
+from hrseg.data import compact_strings as packed
+from hrseg.data.image_files import inspect_image, read_mask
 from hrseg.data.pairs import Pairs, ValueTable, ranges, size_mismatch
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from hrseg.data import packed
+from hrseg.data import compact_strings as packed
 from hrseg.data.cityscapes_labels import CLASSES, LABELS, class_to_id
-from hrseg.data.images import walk
+from hrseg.data.image_files import walk
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hrseg.config import read_yaml
-from hrseg.data import packed
-from hrseg.data.images import (
+from hrseg.data import compact_strings as packed
+from hrseg.data.image_files import (
     IMAGE_ENDINGS,
     MASK_ENDINGS,
     inspect_image,

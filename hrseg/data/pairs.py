@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hrseg.data.images import inspect_image, read_image, read_mask
+from hrseg.data.image_files import inspect_image, read_image, read_mask
 from hrseg.errors import DataError
 from hrseg.task import IGNORE_INDEX, LabelSpace, Sample, SegmentationClass
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hrseg.errors import HrsegError
-from hrseg.export.deployed import Deployed
-from hrseg.models.engines import openvino_core
-from hrseg.models.onnx import free_dimensions, quiet, to_onnx
+from hrseg.export.deployable import Deployed
+from hrseg.export.onnx_file import free_dimensions, quiet, to_onnx
+from hrseg.fast.engines import openvino_core
 
 METADATA = "hrseg"  # the name of the metadata inside a file, JSON
 Runner = Callable[[Tensor], Tensor]

@@ -13,15 +13,15 @@ import huggingface_hub
 import numpy as np
 import torch
 
-from hrseg.data.images import read_image
+from hrseg.build.trained_model import Loaded, load_checkpoint
+from hrseg.data.image_files import read_image
 from hrseg.data.loader import normalise
-from hrseg.engine import checkpoint
-from hrseg.engine.infer import Inference, forward
-from hrseg.engine.loaded import Loaded, load_checkpoint
-from hrseg.engine.predictor import counts
 from hrseg.errors import DataError, HrsegError, WeightsError
+from hrseg.inference import Inference, forward
+from hrseg.predict.predictor import counts
 from hrseg.report import pictures
-from hrseg.report.facts import data_name
+from hrseg.report.run_folder import data_name
+from hrseg.weights import checkpoint
 from hrseg.weights.save import write_safetensors
 
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "picture.png"

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg import build
+from hrseg.build.trained_model import Loaded
 from hrseg.data.loader import Normalise
 from hrseg.data.resize import resize
-from hrseg.engine.infer import Inference, Size
-from hrseg.engine.loaded import Loaded
-from hrseg.export.deployed import Deployed
+from hrseg.export.deployable import Deployed
 from hrseg.export.formats import FORMATS, Runner, need
+from hrseg.export.onnx_file import quiet
+from hrseg.inference import Inference, Size
 from hrseg.metrics import ConfusionMatrix, scores
-from hrseg.models.onnx import quiet
 from hrseg.task import Task
 
 CALIBRATION_IMAGES = 64

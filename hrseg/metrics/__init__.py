@@ -5,8 +5,8 @@ from hrseg.metrics.calibration import calibration_counts, ece
 from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion, runs
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
 from hrseg.metrics.intervals import Difference, difference, interval
-from hrseg.metrics.measures import Measure, class_ious, measures
 from hrseg.metrics.per_image import ImageCounts, PerImage
+from hrseg.metrics.score_functions import Measure, class_ious, measures
 from hrseg.metrics.scores import (
     DEFINITIONS,
     ClassScore,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hrseg.metrics.measures import Measure
+from hrseg.metrics.score_functions import Measure
 
 LEVEL = 0.95
 

@@ -111,7 +111,7 @@ class ClassScore:
     boundary_iou: float = np.nan
 
 
-# The means beside mean IoU and accuracies, in the order of metrics.json; `hrseg.metrics.measures` says what they are.
+# The means beside mean IoU and accuracies, in the order of metrics.json; `score_functions` says what they are.
 MEANS = (
     *("image_miou", "worst_decile_miou", "boundary_miou", "category_miou"),
     *("mean_iiou", "mean_category_iiou", "ece"),

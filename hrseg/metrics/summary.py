@@ -6,8 +6,8 @@ import dataclasses
 
 from hrseg.metrics.boundary import boundary_iou
 from hrseg.metrics.intervals import interval
-from hrseg.metrics.measures import measures
 from hrseg.metrics.per_image import PerImage
+from hrseg.metrics.score_functions import measures
 from hrseg.metrics.scores import MEANS, Scores, ratio, scores
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from hrseg.cli import counted
+from hrseg.console import counted
 
 WIDTH, HEIGHT = 480, 240  # the units of all charts; a page shows them at about this size, so that text stays readable
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 42

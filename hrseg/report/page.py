@@ -15,12 +15,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from hrseg.cli import command, counted, parser
+from hrseg.console import command, counted, parser
 from hrseg.errors import HrsegError
 from hrseg.metrics import difference, interval
-from hrseg.report import charts, facts
+from hrseg.report import charts
+from hrseg.report import run_folder as facts
 from hrseg.report.examples import Examples, Labels
-from hrseg.report.facts import Run
+from hrseg.report.run_folder import Run
 
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 

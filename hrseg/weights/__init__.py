@@ -1,7 +1,7 @@
 """Weights from files of any family into models, with a report of what went where, and back."""
 
 from hrseg.weights.families import FAMILIES, Family
-from hrseg.weights.found import Found, build_model, inspect, settings_of
+from hrseg.weights.identify import Found, build_model, inspect, settings_of
 from hrseg.weights.load import load
 from hrseg.weights.report import Report
 from hrseg.weights.save import save

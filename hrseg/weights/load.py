@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from hrseg.errors import WeightsError
-from hrseg.weights.fit import fit, recognise
+from hrseg.weights.matching import fit, recognise
 from hrseg.weights.report import Report
 from hrseg.weights.source import Checkpoint, Source, read
 

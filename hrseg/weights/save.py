@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from hrseg.errors import HrsegError, WeightsError, nearest
 from hrseg.models.hrnet import HRNet
 from hrseg.weights.families import ALIASES, BIAS_BEFORE_NORM, FAMILIES, Family
-from hrseg.weights.fit import ENCODER, hrnet_of
-from hrseg.weights.found import ARCHITECTURES
+from hrseg.weights.identify import ARCHITECTURES
+from hrseg.weights.matching import ENCODER, hrnet_of
 from hrseg.weights.source import METADATA_KEY
 
 SAVED = tuple(name for name, family in FAMILIES.items() if family.saved and name != "hrseg")

@@ -26,7 +26,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 
 from hrseg.errors import WeightsError
-from hrseg.weights import pickles
+from hrseg.weights import foreign_pickles as pickles
 
 Source = str | Path | Sequence[str | Path]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hrseg import build, config
+from hrseg.commands import folds
 from hrseg.data.folds import divide
-from hrseg.engine import folds, train
 from hrseg.metrics import PerImage
-from tests.engine.conftest import config_file, shapes  # noqa: F401 (fixtures)
+from hrseg.train import loop as train
 
 
 def test_a_group_is_never_divided_and_classes_are_spread():
@@ -29,7 +29,7 @@ def test_a_group_is_never_divided_and_classes_are_spread():
         divide(["a", "a", "b"], pixels[:3], 3)
 
 
-def test_a_fold_of_a_folder_is_read_like_the_whole(config_file):  # noqa: F811
+def test_a_fold_of_a_folder_is_read_like_the_whole(config_file):
     whole = build.dataset(config.load(config_file), "train")
     parts = [build.dataset(config.load(config_file, ["data.folds=3", f"data.fold={f}"]), "val") for f in range(3)]
     rests = [build.dataset(config.load(config_file, ["data.folds=3", f"data.fold={f}"]), "train") for f in range(3)]
@@ -42,7 +42,7 @@ def test_a_fold_of_a_folder_is_read_like_the_whole(config_file):  # noqa: F811
             assert np.array_equal(part[i].image, whole[there].image) and part[i].name == name
 
 
-def test_the_folds_add_up_to_the_whole(config_file, tmp_path, capsys):  # noqa: F811
+def test_the_folds_add_up_to_the_whole(config_file, tmp_path, capsys):
     runs = [tmp_path / f"fold{f}" for f in range(2)]
     for f, run in enumerate(runs):
         changes = ["data.folds=2", f"data.fold={f}", f"run.dir={run}", "train.iterations=1"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from hrseg.build.trained_model import Loaded
 from hrseg.config import parse
-from hrseg.engine.loaded import Loaded
 from hrseg.models.hrnetv2 import HRNetV2Decoder, HRNetV2Head
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 

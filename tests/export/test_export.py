@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.engine.infer import Inference, forward
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.export import command, export, formats, int8, runner
+from hrseg.export import export, formats, int8, runner
+from hrseg.export import exporting as command
+from hrseg.inference import Inference, forward
 from hrseg.task import Task
-from tests.engine.conftest import shapes  # noqa: F401 (a fixture)
 
 pytest.importorskip("onnxruntime")
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_is_said_before_any_work(loaded, tmp_path, words, said):
 
 
 @pytest.mark.long
-def test_int8_is_explicit_symmetric_and_costs_what_it_says(loaded, tmp_path, shapes, monkeypatch):  # noqa: F811
+def test_int8_is_explicit_symmetric_and_costs_what_it_says(loaded, tmp_path, shapes, monkeypatch):
     import onnx
 
     model = loaded(root=shapes)

@@ -19,8 +19,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import hrseg
+from hrseg.build.trained_model import Loaded
 from hrseg.config import parse
-from hrseg.engine.loaded import Loaded
 from hrseg.errors import DataError, HrsegError
 from hrseg.export import hub
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task

@@ -7,9 +7,9 @@ import copy
 import torch
 
 import hrseg
-from hrseg.engine.memory import kept_for_backward
+from hrseg.build.memory import kept_for_backward
 from hrseg.models.recompute import recompute_activations
-from tests.models.test_optimize import SMALL, image, with_sane_weights
+from tests.fast.test_optimize import SMALL, image, with_sane_weights
 
 
 def test_losses_gradients_and_statistics_are_the_same_over_three_steps():

@@ -9,7 +9,8 @@ import numpy as np
 
 from hrseg.config import Config
 from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of
-from hrseg.report import examples, facts
+from hrseg.report import examples
+from hrseg.report import run_folder as facts
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
 SPACE = LabelSpace(

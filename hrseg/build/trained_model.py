@@ -1,0 +1,106 @@
+"""A model out of a checkpoint of any family, with all that it needs to be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hrseg import build, weights
+from hrseg import config as settings
+from hrseg.config import Config
+from hrseg.data.loader import Normalise
+from hrseg.errors import WeightsError
+from hrseg.inference import Ensemble
+from hrseg.task import LabelSpace, Normalisation
+from hrseg.weights import checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them."""
+
+    model: nn.Module
+    space: LabelSpace
+    normalisation: Normalisation
+    config: Config
+    step: int
+    classes_assumed: bool = False
+
+
+def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
+    """The model of a checkpoint, in evaluation mode on the CPU, with the weights that count: averaged ones come first.
+
+    source: a file of hrseg or of any family that `hrseg.weights` knows, a hub id or an address. trust_code: obey dotted
+    paths (code outside hrseg) that the checkpoint's settings name.
+    Raises WeightsError, also where a dotted path is named and not trusted.
+    """
+    content = weights.read(source)
+    beside = content.beside
+    if not isinstance(beside.get("config"), Mapping) or "normalisation" not in beside:
+        return _of_another_family(content)
+    if beside.get("classes") is None:
+        raise WeightsError(
+            source, "is no segmentation model: it has no classes.", "tools/convert.py --inspect names it."
+        )
+    checkpoint.require_readable(beside, source)
+    config = settings.parse(beside["config"], where=str(source))
+    outside = build.dotted_paths(config)
+    if outside and not trust_code:
+        raise WeightsError(source, f"names code outside hrseg: {', '.join(outside)}.", "If you trust it: --trust-code.")
+    try:
+        space = LabelSpace.from_plain(beside)
+        normalisation = Normalisation.from_plain(beside["normalisation"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        what = f"its classes, task or normalisation are of no known kind: {error}."
+        raise WeightsError(source, what, "Was it changed by hand?") from None
+    model = build.model(config, space, normalisation.channels, pretrained=False)
+    checkpoint.load_weights(model, content.tensors, source)
+    return Loaded(model.eval(), space, normalisation, config, beside.get("step") or 0)
+
+
+def load_checkpoints(sources: Sequence[str | Path], *, trust_code: bool = False) -> list[Loaded]:
+    """Checkpoints whose answers are averaged.
+
+    Raises WeightsError where one has other classes, another task or takes other images than the first.
+    """
+    loaded = [load_checkpoint(source, trust_code=trust_code) for source in sources]
+    first = loaded[0]
+    for source, other in zip(sources[1:], loaded[1:], strict=True):
+        ranges = (other.normalisation.input_range, first.normalisation.input_range)
+        if (other.space.names, other.space.task) != (first.space.names, first.space.task):
+            raise WeightsError(source, f"has other classes than {sources[0]}.", "Average models of the same classes.")
+        if ranges[0] != ranges[1]:
+            what = f"takes {_values(ranges[0])}, but {sources[0]} takes {_values(ranges[1])}."
+            raise WeightsError(source, what, "Average models of the same images.")
+    return loaded
+
+
+def _values(input_range: tuple[tuple[float, float], ...]) -> str:
+    ranges = ", ".join(dict.fromkeys(f"{low:g} to {high:g}" for low, high in input_range))
+    return f"{len(input_range)} channels of {ranges}"
+
+
+def ensemble(loaded: Sequence[Loaded]) -> Ensemble:
+    """One model of raw images out of several, or out of one, on the CPU."""
+    normalise = [Normalise(one.normalisation) for one in loaded]
+    return Ensemble([one.model for one in loaded], normalise, loaded[0].space.task)
+
+
+def _of_another_family(content: weights.Checkpoint) -> Loaded:
+    found = weights.inspect(content)
+    if found.space is None:
+        what = f"is no segmentation model: {found.family.about}, {found.architecture}."
+        raise WeightsError(content.source, what, "Train on it: model.weights, model.encoder_weights.")
+    model = weights.build_model(found)
+    log.info(f"{content.source}: {found.family.name}, {found.architecture} over {found.encoder}, {found.report}")
+    for question in found.questions:
+        log.warning(f"to decide: {question}")
+    config = settings.parse(weights.settings_of(found)["config"], where=content.source)
+    assumed = any("no names in the file" in question for question in found.questions)
+    return Loaded(model, found.space, found.normalisation, config, 0, assumed)

@@ -1,0 +1,90 @@
+"""The proof that a file answers as the model does that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrseg import build
+from hrseg.build.trained_model import Loaded
+from hrseg.data.loader import Normalise
+from hrseg.data.resize import resize
+from hrseg.errors import HrsegError
+from hrseg.export.formats import Runner
+from hrseg.export.onnx_file import SMALLEST
+from hrseg.inference import Inference, Size, forward
+
+LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995}  # share of labels that equal the original's
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a file's answers compare with the original's, in float32.
+
+    agreement: the share of equal labels. logit_difference: the largest; None for a file that gives labels alone.
+    """
+
+    sizes: tuple[Size, ...]
+    agreement: float
+    logit_difference: float | None
+
+    def __str__(self) -> str:
+        difference = "" if self.logit_difference is None else (
+            f"maximum logit difference {self.logit_difference:.3g}, ")  # fmt: skip
+        sizes = ", ".join(f"{height}x{width}" for height, width in self.sizes)
+        return f"{difference}label agreement {100 * self.agreement:.4f} % on images of {sizes}"
+
+
+@torch.inference_mode()
+def prove(loaded: Loaded, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool) -> Proof:
+    """Ask the original and the file the same, and compare. images: [N, C, H, W] as they are stored."""
+    inference, normalise = Inference(loaded.space.task), Normalise(loaded.normalisation)
+    equal = pixels = 0
+    difference = 0.0
+    for image in images:
+        normal = normalise(image)
+        wanted, found = forward(loaded.model, normal), run(normal if normalised else image)
+        if not argmax:
+            difference = max(difference, float((found - wanted).abs().max()))
+            found = inference.labels(found)
+        right = found == inference.labels(wanted)
+        equal, pixels = equal + int(right.sum()), pixels + right.numel()
+    sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
+    return Proof(sizes, equal / pixels, None if argmax else difference)
+
+
+def proof_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
+    """The size of the export and, where sizes are free, two others, odd ones."""
+    height, width = size
+    if not dynamic:
+        return (size,)
+    return size, (max(SMALLEST, height * 3 // 4) | 1, max(SMALLEST, width // 2) | 1), (height + 37, width + 22)
+
+
+def proof_images(loaded: Loaded, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
+    """An image [1, C, H, W] of each size, and which: validation images, or made ones where these are not here."""
+    channels = loaded.normalisation.channels
+    try:
+        dataset = build.dataset(loaded.config, loaded.config.data.val_split)
+        images = [dataset[place * len(dataset) // len(sizes)].image for place in range(len(sizes))]
+    except HrsegError:
+        images = []
+    what = "validation images"
+    if not images or any(image.shape[2] != channels for image in images):
+        images, what = [_made(loaded, size, seed) for seed, size in enumerate(sizes)], "made images"
+    resized = [resize(image, size).transpose(2, 0, 1) for image, size in zip(images, sizes, strict=True)]
+    return [torch.from_numpy(np.ascontiguousarray(image)).to(dtype).unsqueeze(0) for image in resized], what
+
+
+def _made(loaded: Loaded, size: Size, seed: int) -> np.ndarray:
+    """Soft shapes with a little noise over each channel's range, float32 [H, W, C]."""
+    random, channels = np.random.default_rng(seed), loaded.normalisation.channels
+    coarse = random.random((max(2, size[0] // 16), max(2, size[1] // 16), channels), np.float32)
+    soft = np.clip(resize(coarse, size, cv2.INTER_CUBIC) + 0.02 * random.standard_normal((*size, channels)), 0, 1)
+    low, high = np.array(loaded.normalisation.input_range, np.float32).T
+    return (low + soft * (high - low)).astype(np.float32)

@@ -1,0 +1,182 @@
+"""Where a run goes on, and what may have changed since: settings may, what the numbers mean may not."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hrseg import config as settings
+from hrseg import distributed
+from hrseg.build import Dataset
+from hrseg.config import Config, DataConfig, ModelConfig
+from hrseg.errors import ConfigError, HrsegError, WeightsError
+from hrseg.task import LabelSpace
+from hrseg.weights import checkpoint
+
+log = logging.getLogger(__name__)
+
+# With the options of the piece itself, these say what model it is, and on which data.
+MEANING = {
+    "model": {"arch", "encoder"},
+    "data": {"dataset", "task", "train_split", "val_split", "mean", "std", "input_range"},
+}
+KNOWN = {"model": set(ModelConfig.model_fields), "data": set(DataConfig.model_fields)}
+
+
+class Change(NamedTuple):
+    """A setting that is not as it was."""
+
+    setting: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.before} -> {self.now}"
+
+
+class ResumePoint(NamedTuple):
+    """A checkpoint to go on from."""
+
+    path: Path
+    saved: dict[str, Any]
+
+
+def find(folder: Path, resume: str | None) -> ResumePoint | None:
+    """The checkpoint to go on from; None to begin anew.
+
+    resume: None refuses a folder that holds a run, but goes on by itself under a restart by torchrun; "auto" takes the
+    folder's latest checkpoint that is sound, and says so where that is not the last; else the path of one.
+    Raises HrsegError where the processes of a run do not find the same.
+    """
+    checkpoints = folder / "checkpoints"
+    saved_before = any((checkpoints / name).exists() for name in checkpoint.NAMES)
+    holds_run = saved_before or (folder / "log.jsonl").exists()
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if restarted and (resume is None or saved_before):
+        resume = "auto"
+    if resume is None and holds_run:
+        raise HrsegError(folder, "holds a run already.", "Go on with it by --resume, or choose run.dir=OTHER.")
+    point = None
+    if resume == "auto":
+        point = latest(checkpoints)
+    elif resume is not None:
+        path = Path(resume)
+        if holds_run and not restarted and path.resolve().parent != checkpoints.resolve():
+            what = f"holds a run already, and {path} is not of it."
+            raise HrsegError(folder, what, "Choose run.dir=OTHER, or go on with the run that is here by --resume.")
+        point = ResumePoint(path, checkpoint.load(path))
+    found = distributed.gather(None if point is None else (point.path.name, point.saved["step"]))
+    if found != found[:1] * len(found):
+        places = ", ".join("none" if f is None else f"{f[0]} of iteration {f[1]}" for f in found)
+        what = f"the processes find different checkpoints here: {places}."
+        raise HrsegError(checkpoints, what, "The run folder must be on a file system that all machines share.")
+    return point
+
+
+def latest(checkpoints: Path) -> ResumePoint | None:
+    """The sound checkpoint of the latest iteration in a run's folder; None where there is none at all.
+
+    Raises WeightsError if all are damaged.
+    """
+    last, *older = (checkpoints / name for name in checkpoint.NAMES)
+    problems: list[WeightsError] = []
+    found = _read([last], problems) or _read(older, problems)
+    if not found and problems:
+        raise WeightsError(problems[0].where, problems[0].what, "No older checkpoint is sound: begin anew elsewhere.")
+    if not found:
+        return None
+    point = max(found, key=lambda p: p.saved["step"])
+    if problems and distributed.is_main():
+        for problem in problems:
+            log.warning("%s: %s", problem.where, problem.what)
+        log.warning("Going on from the older %s, iteration %d.", point.path, point.saved["step"])
+    return point
+
+
+def sound(checkpoints: Path) -> list[ResumePoint]:
+    """All checkpoints of a run's folder that can be read."""
+    return _read([checkpoints / name for name in checkpoint.NAMES], [])
+
+
+def _read(paths: list[Path], problems: list[WeightsError]) -> list[ResumePoint]:
+    """The checkpoints that exist and are sound; what is wrong with the others is added to `problems`."""
+    found = []
+    for path in paths:
+        if path.exists():
+            try:
+                found.append(ResumePoint(path, checkpoint.load(path)))
+            except WeightsError as error:
+                problems.append(error)
+    return found
+
+
+def changed_settings(saved: Mapping[str, Any], config: Config) -> list[Change]:
+    """All that differ from a checkpoint's, and the number of processes; not where the run lies and who follows it."""
+    try:
+        before = settings.parse(saved["config"]).to_plain()
+    except ConfigError:  # of a version with other settings
+        before = saved["config"]
+    old, new = _flat(before), _flat(config.to_plain())
+    old["processes"], new["processes"] = saved["rng"].get("world_size", 1), distributed.world_size()
+    changes = [Change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
+    unimportant = ("run.dir", "track.")
+    return [c for c in changes if c.before != c.now and not c.setting.startswith(unimportant)]
+
+
+def _flat(plain: Any, path: str = "") -> dict[str, Any]:
+    """Dotted settings; a list of sections is taken apart, a list of values is one value."""
+    if isinstance(plain, list) and any(isinstance(item, dict) for item in plain):
+        plain = dict(enumerate(plain))
+    if not isinstance(plain, dict):
+        return {path: plain}
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def require_same_meaning(saved: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError if task, model or data set are other ones than the checkpoint's."""
+    changed = [str(change) for change in changed_settings(saved, config) if _is_meaning(change.setting)]
+    if changed:
+        what = f"the checkpoint is of another model or data set: {'; '.join(changed)}."
+        raise ConfigError(
+            "--resume", what, "Set it as it was, or start a new run from its weights: model.weights=PATH."
+        )
+
+
+def _is_meaning(key: str) -> bool:
+    section, _, name = key.partition(".")
+    name = name.partition(".")[0]
+    return section in MEANING and (name in MEANING[section] or name not in KNOWN[section])
+
+
+def require_same_data(saved: Mapping[str, Any], train_set: Dataset, val_set: Dataset) -> None:
+    """Raise ConfigError if classes or images are not those that the checkpoint was trained and validated with."""
+    before, now = LabelSpace.from_plain(saved), train_set.space
+    if (before.names, before.task, before.ignore_index) != (now.names, now.task, now.ignore_index):
+        gone, come = (", ".join(n for n in a.names if n not in b.names) for a, b in ((before, now), (now, before)))
+        what = f"the checkpoint's {len(before.names)} classes are not the data set's {len(now.names)}"
+        details = "; ".join(filter(None, (gone and f"gone: {gone}", come and f"new: {come}")))
+        what += f" ({details or 'their order, task or ignore index differs'})."
+        raise ConfigError("--resume", what, "Start a new run from its weights: model.weights=PATH.")
+    identity = data_identity(train_set, val_set)
+    known = saved.get("data", identity)
+    if known != identity:
+        then, today = (f"{data['train'][0]} and {data['val'][0]}" for data in (known, identity))
+        what = f"the training and validation images are not those of the checkpoint: {then} then, {today} now"
+        what += "." if then != today else ", under other names."
+        raise ConfigError("--resume", what, "Are all files there? For other data: model.weights=PATH.")
+
+
+def data_identity(train_set: Dataset, val_set: Dataset) -> dict[str, list[Any]]:
+    """Of both sets the number of images and a checksum of their names in order."""
+    return {part: [len(s), _digest(s.names)] for part, s in (("train", train_set), ("val", val_set))}
+
+
+def _digest(names: Any) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

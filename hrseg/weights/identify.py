@@ -1,0 +1,327 @@
+"""What a checkpoint is, by its names and shapes, and the model that it is of."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from hrseg import config as settings
+from hrseg import models
+from hrseg.config import ModelConfig
+from hrseg.data.ade20k import CLASSES as ADE20K
+from hrseg.data.cityscapes_labels import CLASSES as CITYSCAPES
+from hrseg.errors import WeightsError, nearest
+from hrseg.models.c1 import C1
+from hrseg.models.classifier import HRNetClassifier, IncreasedHRNet
+from hrseg.models.detection import HRNetV2p
+from hrseg.models.encoder import SUFFIXES
+from hrseg.models.hrnet import VARIANTS, HRNet, set_bn_momentum
+from hrseg.models.hrnetv2 import HRNetV2
+from hrseg.models.ocrnet import OCRNet
+from hrseg.models.pose import PoseHRNet
+from hrseg.task import LabelSpace, Normalisation, SegmentationClass
+from hrseg.weights.families import ALIGN_QUESTION, FAMILIES, Family
+from hrseg.weights.matching import ENCODER, Reading, fit, head_of, recognise, rename
+from hrseg.weights.report import Report
+from hrseg.weights.source import Checkpoint, Source, read
+
+# What is built for each architecture, and the argument that counts its outputs.
+ARCHITECTURES: dict[str, tuple[type[nn.Module], str]] = {
+    "hrnetv2": (HRNetV2, "classes"),
+    "ocrnet": (OCRNet, "classes"),
+    "c1": (C1, "classes"),
+    "classifier": (HRNetClassifier, "classes"),
+    "increased": (IncreasedHRNet, ""),
+    "pose": (PoseHRNet, "joints"),
+    "detection": (HRNetV2p, "out_channels"),
+}
+# Tensors whose first dimension is that number; the first that is there counts.
+COUNTED = {
+    "classes": ("segmentation_head.conv.weight", "segmentation_head.conv.bias", "classifier.weight", "classifier.bias"),
+    "joints": ("head.weight", "head.bias"),
+    "out_channels": ("neck.reduction.weight", "neck.reduction.bias"),
+}
+SEGMENTING = ("hrnetv2", "ocrnet", "c1")
+WITH_ALIGN_CORNERS = ("hrnetv2", "ocrnet")
+# The benchmarks whose classes are assumed where a file has as many outputs and no names.
+BENCHMARKS = {len(CITYSCAPES): ("Cityscapes", CITYSCAPES), len(ADE20K): ("ADE20K", ADE20K)}
+# Settings of hrseg's `model` section that are not options of the architecture, or are kept elsewhere.
+SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a checkpoint is: enough to build its model as it was at home.
+
+    architecture: a name of ARCHITECTURES, an architecture of smp (hrseg's own checkpoints), or "encoder". outputs:
+    classes, joints or channels. space: its classes by name; None where it segments nothing. questions: what the file
+    cannot tell and was assumed. config: the settings in a checkpoint of hrseg. tensors: by the names of the model.
+    """
+
+    source: str
+    family: Family
+    architecture: str
+    encoder: str
+    outputs: int | None
+    in_channels: int = 3
+    align_corners: bool = False
+    bn_momentum: float | None = None
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    space: LabelSpace | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
+    config: dict[str, Any] | None = None
+    report: Report = field(default_factory=lambda: Report(""))
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def variant(self) -> str:
+        """Of the HRNet, e.g. w48; another encoder's whole name."""
+        return self._variant_and_fusion()[0]
+
+    @property
+    def fusion(self) -> str:
+        """How the HRNet fuses: a name of FUSIONS; "" for other encoders."""
+        return self._variant_and_fusion()[1]
+
+    def _variant_and_fusion(self) -> tuple[str, str]:
+        if not self.encoder.startswith("hrnetv2_"):
+            return self.encoder, ""
+        name = self.encoder.removeprefix("hrnetv2_")
+        for suffix, options in SUFFIXES.items():
+            if suffix and name.endswith(suffix):
+                return name.removesuffix(suffix), options["fusion"]
+        return name, "bilinear"
+
+    def __str__(self) -> str:
+        _, counted = ARCHITECTURES.get(self.architecture, (None, "classes"))
+        head = "none: an encoder" if self.architecture == "encoder" else self.architecture
+        count = f", {self.outputs} {counted.replace('_', ' ')}" if self.outputs else ""
+        names = f" ({', '.join(self.space.names[:3])}, ...)" if self.space else ""
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in (self.normalisation.mean, self.normalisation.std))
+        lines = [
+            f"family         {self.family.name}: {self.family.about}",
+            f"variant        {self.variant}, as encoder {self.encoder}",
+            f"head           {head}{count}{names}",
+            f"interpolation  fusion {self.fusion or 'unknown'}, align_corners {self.align_corners} in the head",
+            f"normalisation  mean {mean}, std {std}",
+            f"tensors        {self.report}",
+            self.report.table(),
+        ]
+        return "\n".join([*lines, *(f"to decide      {question}" for question in self.questions)])
+
+
+def inspect(
+    source: Source | Checkpoint,
+    *,
+    family: str | None = None,
+    align_corners: bool | None = None,
+    encoder_only: bool = False,
+) -> Found:
+    """What a checkpoint is, by the names and shapes of its tensors, never by its own name.
+
+    family: where the names mislead. align_corners: what the person knows where the file cannot tell. The report may say
+    that the file is not whole; `build_model` then refuses it. Raises WeightsError where there is no HRNet in it.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else read(source)
+    if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
+        found = _from_settings(checkpoint)
+        reading = recognise(checkpoint, family, _on_meta(found).state_dict().keys())
+        if encoder_only:
+            found = replace(found, architecture="encoder", outputs=None, space=None, options={}, config=None)
+    else:
+        reading = recognise(checkpoint, family)
+        found = _from_names(checkpoint, reading, align_corners, encoder_only)
+    tensors, report = fit(_on_meta(found), checkpoint, reading, encoder_only=encoder_only, strict=True)
+    return replace(found, tensors=tensors, report=report)
+
+
+def build_model(found: Found | Source) -> nn.Module:
+    """The model of a checkpoint, with its weights and the settings of its home, in evaluation mode on the CPU.
+
+    Raises WeightsError, naming the tensors, where any has no partner.
+    """
+    if not isinstance(found, Found):
+        found = inspect(found)
+    if not found.report.fits:
+        raise WeightsError(found.source, f"is not whole: {found.report}.", "Is it cut short, or edited?")
+    model = _on_meta(found)
+    model.load_state_dict(found.tensors, assign=True)
+    if found.bn_momentum is not None:
+        set_bn_momentum(model, found.bn_momentum)
+    return model.eval()
+
+
+def _on_meta(found: Found) -> nn.Module:
+    """The model without memory: its start values are not needed."""
+    known = {**models.ARCHITECTURES, **{name: cls for name, (cls, _) in ARCHITECTURES.items()}}
+    options = dict(found.options)
+    with torch.device("meta"):
+        if found.architecture == "encoder":
+            return smp.encoders.get_encoder(found.encoder, in_channels=found.in_channels, depth=5, weights=None)
+        if found.architecture not in known:
+            raise WeightsError(
+                found.source, f"no architecture '{found.architecture}'.", nearest(found.architecture, known)
+            )
+        _, counted = ARCHITECTURES.get(found.architecture, (None, "classes"))
+        if counted:
+            options[counted] = found.outputs
+        if found.architecture in WITH_ALIGN_CORNERS:
+            options["align_corners"] = found.align_corners
+        try:
+            return known[found.architecture](encoder_name=found.encoder, in_channels=found.in_channels, **options)
+        except (TypeError, ValueError, KeyError) as error:
+            raise WeightsError(
+                found.source, f"its {found.architecture} over {found.encoder} cannot be built: {error}."
+            ) from error
+
+
+def _from_names(checkpoint: Checkpoint, reading: Reading, align_corners: bool | None, encoder_only: bool) -> Found:
+    family = reading.family
+    assert family is not None
+    head = head_of(reading)
+    names, _ = rename(reading)
+    shapes = {name: checkpoint.tensors[key].shape for key, name in names.items()}
+    architecture = "encoder" if encoder_only else head
+    attention = _attention(shapes)
+    fusion, questions = family.fusion, [family.question] if family.question else []
+    if family.name == "trunk" and attention:
+        questions = []  # only one home has it
+    if len(family.fusions) > 1:
+        aligned = head == "ocrnet" if align_corners is None else align_corners
+        fusion = family.fusions[aligned]
+        questions = [ALIGN_QUESTION.format(assumed=aligned)] if align_corners is None else []
+    suffix = attention or next(suffix for suffix, options in SUFFIXES.items() if options == {"fusion": fusion})
+    _, counted = ARCHITECTURES.get(architecture, (None, ""))
+    outputs = next((shapes[name][0] for name in COUNTED[counted] if name in shapes), 1) if counted else None
+    space = None
+    if architecture in SEGMENTING and outputs is not None:
+        space, assumed = _label_space(checkpoint, outputs)
+        questions += [assumed] if assumed else []
+    first = shapes.get(f"{ENCODER}conv1.weight", ())
+    return Found(
+        checkpoint.source,
+        family,
+        architecture,
+        f"hrnetv2_{_variant(checkpoint, shapes)}{suffix}",
+        outputs,
+        in_channels=first[1] if len(first) == 4 else 3,
+        align_corners=fusion == "bilinear_ac",
+        bn_momentum=0.1 if head == "ocrnet" else family.bn_momentum,
+        normalisation=family.normalisation,
+        space=space,
+        questions=tuple(questions),
+    )
+
+
+def _variant(checkpoint: Checkpoint, shapes: Mapping[str, Collection[int]]) -> str:
+    """The row of the table of variants: by width, and for the two of width 18 by which names there are."""
+    widths: Counter[float] = Counter()
+    for name, shape in shapes.items():
+        match = re.search(r"stage\d\.\d+\.branches\.(\d)\.\d+\.conv1\.weight$", name)
+        if match and len(shape) == 4:
+            widths[next(iter(shape)) / 2 ** int(match[1])] += 1
+    width = widths.most_common(1)[0][0] if widths else None
+    candidates = [name for name, variant in VARIANTS.items() if width in (variant.width, None)]
+    if not candidates:
+        raise WeightsError(checkpoint.source, f"holds an HRNet of width {width}.", f"Known: {', '.join(VARIANTS)}.")
+    names = {name.removeprefix(ENCODER) for name in shapes if name.startswith(ENCODER)}
+    return min(candidates, key=lambda candidate: len(_names_of(candidate) ^ names))
+
+
+@functools.cache
+def _names_of(variant: str) -> frozenset[str]:
+    with torch.device("meta"):
+        return frozenset(HRNet(variant).state_dict())
+
+
+def _attention(shapes: Collection[str]) -> str:
+    """The end of the encoder's name where its blocks carry polarized self-attention."""
+    if any(".deattn.conv_up.0." in name for name in shapes):
+        return "_psa_s"
+    return "_psa_p" if any(".deattn." in name for name in shapes) else ""
+
+
+def _label_space(checkpoint: Checkpoint, outputs: int) -> tuple[LabelSpace, str]:
+    """The classes: as in the file (mmsegmentation's have names), else a benchmark's of as many, else numbers.
+
+    Returns what was assumed as well.
+    """
+    meta = checkpoint.beside.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    named = meta.get("dataset_meta")
+    named = named if isinstance(named, Mapping) else {}
+    names = named.get("classes") or meta.get("CLASSES")
+    grays = [(v, v, v) for v in (round(255 * (i + 1) / outputs) for i in range(outputs))]
+    if isinstance(names, list | tuple) and len(names) == outputs:
+        palette = named.get("palette") or meta.get("PALETTE") or ()
+        colors = [(int(r), int(g), int(b)) for r, g, b in palette] if len(palette) == outputs else grays
+        return LabelSpace(tuple(SegmentationClass(str(n), c) for n, c in zip(names, colors, strict=True))), ""
+    if outputs in BENCHMARKS:
+        benchmark, classes = BENCHMARKS[outputs]
+        return LabelSpace(classes), f"The {outputs} classes have no names in the file. Assumed: those of {benchmark}."
+    numbered = tuple(SegmentationClass(f"class {i}", color) for i, color in enumerate(grays))
+    return LabelSpace(numbered), f"The {outputs} classes have no names in the file: they are numbered."
+
+
+def _from_settings(checkpoint: Checkpoint) -> Found:
+    """A checkpoint of hrseg carries its own settings."""
+    beside = checkpoint.beside
+    try:
+        own = dict(beside["config"]["model"])
+        arch, encoder = str(own["arch"]), str(own["encoder"])
+        normalisation = Normalisation.from_plain(beside["normalisation"])
+        space = LabelSpace.from_plain(beside) if beside.get("classes") is not None else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(checkpoint.source, f"its settings cannot be read: {error!r}.") from None
+    if ":" in arch:
+        way_out = "Build the model yourself, then hrseg.weights.load(model, FILE)."
+        raise WeightsError(checkpoint.source, f"its architecture is code outside hrseg, {arch}.", way_out)
+    return Found(
+        checkpoint.source,
+        FAMILIES["hrseg"],
+        arch,
+        encoder,
+        space.outputs if space is not None else own.get("outputs"),
+        in_channels=normalisation.channels,
+        align_corners=bool(own.get("align_corners", False)),
+        bn_momentum=own.get("bn_momentum"),
+        normalisation=normalisation,
+        space=space,
+        options={key: value for key, value in own.items() if key not in SETTINGS},
+        config=dict(beside["config"]),
+    )
+
+
+def settings_of(found: Found) -> dict[str, Any]:
+    """What a checkpoint of hrseg has beside its tensors: enough to build the model and to feed it."""
+    model: dict[str, Any] = {"arch": found.architecture, "encoder": found.encoder}
+    if found.bn_momentum is not None:
+        model["bn_momentum"] = found.bn_momentum
+    if found.align_corners:
+        model["align_corners"] = True
+    model |= found.options
+    if found.config is not None:
+        config = found.config
+    elif found.architecture in SEGMENTING:
+        data = {"mean": list(found.normalisation.mean), "std": list(found.normalisation.std)}
+        config = settings.parse({"model": model, "data": data}).to_plain()
+    else:
+        config = {"model": {**model, "outputs": found.outputs}}
+    space = found.space.to_plain() if found.space is not None else {"classes": None, "task": None, "ignore_index": None}
+    origin = {"family": found.family.name, "source": found.source}
+    return {
+        "format": 1,
+        "config": config,
+        "normalisation": found.normalisation.to_plain(),
+        **space,
+        "origin": origin,
+    }

@@ -1,0 +1,87 @@
+"""tools/serve.py: the page, in a browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.commands import serve
+from hrseg.predict.predictor import Predictor
+
+CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).exists()), None)
+
+
+@pytest.fixture(scope="module")
+def predictor(saved):
+    return Predictor(saved, "cpu", max_pixels=100_000)
+
+
+@pytest.fixture(scope="module")
+def address(predictor, tmp_path_factory):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'hrseg[serve]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        blocks, url = serve.start(predictor, "tiny <b>net</b>", max_mib=1)
+        yield url
+        blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium at /usr/bin/chromium (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_the_page_is_for_this_machine_and_asks_nobody_else(address):
+    assert urlsplit(address).hostname == "127.0.0.1"
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_a_dropped_picture_shows_overlay_legend_and_shares_and_too_large_ones_are_refused(
+    browser, address, predictor, tmp_path
+):
+    image = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((300, 200))
+    )
+    Image.fromarray(image).save(tmp_path / "street.png")
+    Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(tmp_path / "pixels.png")
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (800, 800, 3), dtype=np.uint8)).save(
+        tmp_path / "bytes.png"
+    )
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.get_by_text("tiny <b>net</b>", exact=True).wait_for(timeout=60_000)  # a name is text, not HTML
+    results = page.get_by_text("class indices (PNG)")
+    assert page.locator("#legend").inner_text().split()[-3:] == ["ground", "box", "disc"]
+    assert not results.is_visible()  # an empty frame says nothing
+    upload = page.locator("input[type=file]").first
+    upload.set_input_files(str(tmp_path / "street.png"))
+    name, share = next(iter(predictor(image).shares.items()))
+    page.get_by_text(f"{name} {share:.1%}").wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('img[src*=\"/file=\"]').length >= 2", timeout=60_000)
+    page.screenshot(path=os.environ.get("HRSEG_SCREENSHOT", tmp_path / "page.png"))
+    assert results.is_visible()
+    page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+    results.wait_for(state="hidden", timeout=60_000)
+    for large, told in (("pixels.png", "more than 100,000"), ("bytes.png", "size")):
+        page.reload()
+        page.locator("input[type=file]").first.set_input_files(str(tmp_path / large))
+        page.locator("[data-testid=toast-body]", has_text=told).first.wait_for(timeout=60_000)
+    answered = [url for url in asked if urlsplit(url).scheme in ("http", "https")]
+    assert answered and {urlsplit(url).hostname for url in answered} == {"127.0.0.1"}
+    assert not errors
+    page.close()

@@ -1,0 +1,34 @@
+"""Several checkpoints averaged by tools/test.py."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hrseg.evaluate import evaluation as evaluate
+from tests.shapes import save_checkpoint
+
+
+def test_testing_averages_checkpoints_and_says_which(saved, shapes, tmp_path):
+    other = save_checkpoint(tmp_path / "other.pt", seed=1, mean=(0.4, 0.5, 0.6))
+    words = ["data.dataset=folder", f"data.root={shapes}", "data.workers=0", "eval.pictures=0", "run.threads=1"]
+    both = [word for path in (saved, other) for word in ("--checkpoint", str(path))]
+    assert evaluate.main([*both, "--out", str(tmp_path / "both"), *words]) == 0
+    assert evaluate.main(["--checkpoint", str(saved), "--out", str(tmp_path / "one"), *words]) == 0
+    metrics = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert metrics["checkpoint"]["path"] == str(saved)
+    assert [member["path"] for member in metrics["averaged_with"]] == [str(other)]
+    counts = [np.load(tmp_path / name / "per_image.npz") for name in ("both", "one")]
+    assert any(not np.array_equal(counts[0][key], counts[1][key]) for key in counts[0].files)
+
+
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [({"names": ("ground", "disc", "box")}, "other classes"), ({"input_range": ((0.0, 65535.0),) * 3}, "65535")],
+)
+def test_models_of_other_classes_or_images_are_not_averaged(saved, tmp_path, capsys, difference, message):
+    other = save_checkpoint(tmp_path / "other.pt", **difference)
+    assert evaluate.main(["--checkpoint", str(saved), "--checkpoint", str(other)]) == 2
+    assert message in capsys.readouterr().err
