@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from hrseg.errors import HrsegError
+from tqdm import tqdm
+
+from hrseg.errors import HrsegError, first_line
 
 LESS_MEMORY = "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate."
 
@@ -45,7 +47,7 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
         except Exception as error:
             if not _out_of_memory(error):
                 raise
-            print(f"error: memory: {_first_line(error)} {LESS_MEMORY}", file=sys.stderr)
+            print(f"error: memory: {first_line(error)}. {LESS_MEMORY}", file=sys.stderr)
             return 2
 
     return wrapped
@@ -71,10 +73,6 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "there is none left.").splitlines()[0]
-
-
 def parser(description: str, epilog: str) -> argparse.ArgumentParser:
     """A parser whose help ends with calls that work."""
     return argparse.ArgumentParser(
@@ -85,6 +83,29 @@ def parser(description: str, epilog: str) -> argparse.ArgumentParser:
 def counted(number: int, noun: str) -> str:
     """'1 image', '2 images'."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) from text such as 512x1024, for argparse."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not height x width, such as 512x1024")
+    return int(height), int(width)
+
+
+def progress(
+    total: int | None, what: str, unit: str, *, shown: bool = True, start: int = 0, leave: bool = False
+) -> tqdm:
+    """A progress bar with rate and time left; in a log file a line every ten seconds.
+
+    total: None where it is not known. shown: False draws nothing. start: what was done before. leave: the bar stays
+    when it is complete.
+    """
+    often = 0.2 if sys.stderr.isatty() else 10
+    return tqdm(
+        total=total, initial=start, desc=what, unit=unit, leave=leave, dynamic_ncols=True, mininterval=often,
+        disable=not shown,
+    )  # fmt: skip
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:

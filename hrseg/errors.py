@@ -38,3 +38,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     guess = f"Did you mean '{close[0]}'? " if close else ""
     return f"{guess}Known: {', '.join(known) if known else 'none'}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop, or the error's type where it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,31 +1,46 @@
-"""Files that are whole or absent."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hrseg.errors import HrsegError
+from hrseg.errors import HrsegError, first_line
+
+_numbers = itertools.count()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary one beside it, then renamed. Its folder is made.
+@contextlib.contextmanager
+def whole_file(
+    path: Path, *, way_out: str = "Make room there, allow writing, or choose another place."
+) -> Iterator[Path]:
+    """A temporary path beside `path`, with its ending, to write to.
 
-    Raises HrsegError where it cannot be written.
+    When the block ends, the temporary file takes the place of `path`; after an error it is deleted and `path` is as it
+    was. The folder is made. Raises HrsegError with `way_out` where the file cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.tmp")
+    temporary = path.with_name(f".{os.getpid()}-{next(_numbers)}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     except OSError as error:
-        way_out = "Make room there, give leave to write, or choose another place."
-        raise HrsegError(path, f"cannot be written: {error.strerror}.", way_out) from error
+        raise HrsegError(path, f"cannot be written: {error.strerror or first_line(error)}.", way_out) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises HrsegError where it cannot be written."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

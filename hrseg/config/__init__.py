@@ -364,6 +364,21 @@ def override(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     return result
 
 
+def flattened(plain: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, as `key=value` sets them.
+
+    A list of sections is taken apart by number (loss.0.name); a list of values is one value.
+    """
+    if isinstance(plain, list) and any(isinstance(item, Mapping) for item in plain):
+        plain = dict(enumerate(plain))
+    if not isinstance(plain, Mapping):
+        return {prefix: plain}
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
 def _copied(value: Any) -> Any:
     """A copy in which nothing is shared: YAML's aliases (*name) otherwise change together."""
     if isinstance(value, Mapping):
