@@ -38,7 +38,7 @@ MODULES = {
     "check_data": "hrseg.commands.check_data",
     "report": "hrseg.report.page",
     "benchmark": "hrseg.benchmark",
-    "predict": "hrseg.predict.files",
+    "predict": "hrseg.commands.predict",
     "export": "hrseg.export.exporting",
     "cache": "hrseg.commands.cache",
     "compare": "hrseg.commands.compare",

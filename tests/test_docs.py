@@ -18,13 +18,12 @@ from pydantic import BaseModel
 
 import hrseg
 from hrseg import config, losses
-from hrseg.commands import compare, convert, serve
+from hrseg.commands import compare, convert, predict, serve
 from hrseg.data import checks
 from hrseg.evaluate import evaluation as evaluate
 from hrseg.export import exporting as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
-from hrseg.predict import files as predict
 from hrseg.report import page
 from hrseg.toycity import generate as toycity
 from hrseg.train import loop as train

@@ -9,7 +9,6 @@ from pathlib import Path
 from hrseg import config as settings
 from hrseg.config import Config
 from hrseg.console import parser, split_settings
-from hrseg.data.large_pictures import MAX_PIXELS, TILE
 from hrseg.errors import ConfigError
 
 
@@ -89,61 +88,3 @@ def test(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]
     if args.ids and not args.predictions:
         raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
     return args, files, overrides
-
-
-def predict(argv: Sequence[str]) -> argparse.Namespace:
-    """Of tools/predict.py."""
-    arguments = parser(
-        "Segment pictures and films: class indices, colours and overlays. What is complete is not done again.",
-        "examples:\n"
-        "  tools/predict.py --checkpoint runs/demo/checkpoints/best.pt photo.jpg --out predictions\n"
-        "  tools/predict.py --checkpoint best.pt photos/ film.mp4 'more/**/*.tif' --out predictions --batch 8\n"
-        "  tools/predict.py --checkpoint fold_0.pt --checkpoint fold_1.pt --flip --turns photos/ --out predictions\n"
-        "  find photos -newer last | tools/predict.py --checkpoint best.pt - --out predictions\n"
-        "  torchrun --nproc-per-node=4 tools/predict.py --checkpoint best.pt photos/ --out predictions",
-    )
-    add = arguments.add_argument
-    add("input", nargs="+", metavar="INPUT", help="files, folders, patterns, films; - reads a list of them")
-    add("--checkpoint", required=True, action="append", metavar="PATH", help="given several times, averaged")
-    add("--out", required=True, metavar="DIR", help="ids/, colors/, overlay/, classes.json, legend.png are left there")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--batch", type=_positive, default=1, metavar="N", help="pictures of one size, or frames, at once")
-    add("--workers", type=_positive, default=4, metavar="N", help="threads that read and write")
-    add("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32 on the CPU, else the checkpoint's")
-    add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored picture")
-    add("--turns", action=argparse.BooleanOptionalAction, help="average with the picture turned by right angles")
-    add("--scales", type=_scales, metavar="A,B", help="average over these sizes of the picture, e.g. 0.75,1,1.25")
-    add("--no-colors", action="store_true", help="no palette PNG")
-    add("--no-overlay", action="store_true", help="no overlay of pictures")
-    add("--probabilities", action="store_true", help="of pictures, of each class, float16: probabilities/NAME.npz")
-    add("--frames", action="store_true", help="of films: class indices of each frame, ids/NAME/000000.png")
-    add(
-        "--tile",
-        type=int,
-        default=TILE,
-        metavar="N",
-        help="larger than four of these: in tiles; 0: never (%(default)s)",
-    )
-    add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help="larger is refused (%(default)s)")
-    add("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
-    args = arguments.parse_args(argv)
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}", "is a file.", "Give a folder.")
-    return args
-
-
-def _positive(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"'{word}' is no whole number above 0")
-    return int(word)
-
-
-def _scales(word: str) -> list[float]:
-    try:
-        found = [float(part) for part in word.split(",")]
-    except ValueError:
-        found = []
-    if not found or not all(0 < scale < 100 for scale in found):
-        raise argparse.ArgumentTypeError(f"'{word}' is no list of numbers above 0")
-    return found

@@ -1,8 +1,7 @@
-"""Pictures, folders and films to segmentations; the command `tools/predict.py`."""
+"""Images, folders and videos to segmentations."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -22,13 +21,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from hrseg import distributed
-from hrseg import runtime as cpu
-from hrseg.commands import arguments
-from hrseg.console import command, counted
+from hrseg.console import counted
 from hrseg.data.large_pictures import ForModel
 from hrseg.errors import DataError, HrsegError
 from hrseg.files import write_json
-from hrseg.predict.input_files import Input, find
+from hrseg.predict.input_files import Input
 from hrseg.predict.predictor import Band, PredictionWriter, Predictor, counts, id_paths, shares
 from hrseg.report import pictures
 from hrseg.report.png import RGB, PngWriter
@@ -360,50 +357,26 @@ def write_legend(path: Path, space: LabelSpace) -> None:
         file.write(picture)
 
 
-@command
-def main(argv: Sequence[str]) -> int:
-    """tools/predict.py: segment pictures and films."""
-    args = arguments.predict(argv)
-    out = Path(args.out)
-    inputs = find(args.input, sys.stdin, out)
-    predictor = Predictor(
-        args.checkpoint,
-        args.device,
-        flip=args.flip,
-        turns=args.turns,
-        scales=args.scales,
-        precision=args.precision,
-        tile=args.tile,
-        max_pixels=args.max_pixels,
-        trust_code=args.trust_code,
-    )
-    if predictor.device.type == "cpu":
-        cpu.keep_freed_memory()
-    outputs = Outputs(
-        out, _made_by(args, predictor), not args.no_colors, not args.no_overlay, args.probabilities, args.frames
-    )
-    with distributed.process_group(predictor.device):
-        inputs = own_names(inputs, outputs, predictor.space)
-        require_free(out / "legend.png")
-        distributed.barrier()  # names are found before any process writes
-        parts = distributed.gather(predict_all(predictor, inputs, outputs, batch=args.batch, workers=args.workers))
-        problems = [problem for part in parts for problem in part.problems]
-        if distributed.is_main():
-            if any(part.images or part.films or part.there for part in parts):
-                write_json(out / "classes.json", _classes(predictor.space))
-                write_legend(out / "legend.png", predictor.space)
-            print(summary(parts, outputs, predictor.space))
-            for problem in problems:
-                print(f"error: {problem}", file=sys.stderr)
-            if problems:
-                verb = "was" if len(problems) == 1 else "were"
-                print(f"{len(problems)} of {len(inputs)} {verb} left out; all others are done.", file=sys.stderr)
-    # Another process that ends with 2 would have torchrun stop the first before it has told everything.
-    return 2 if problems and distributed.rank_from_environment() == 0 else 0
+def predict_everywhere(
+    predictor: Predictor, inputs: Sequence[Input], outputs: Outputs, *, batch: int = 1, workers: int = 4
+) -> list[Done]:
+    """Segment the inputs with all processes, and write classes.json and legend.png; what each process did.
+
+    Raises DataError where a result would replace a file that is not a result of the same input.
+    """
+    inputs = own_names(inputs, outputs, predictor.space)
+    require_free(outputs.folder / "legend.png")
+    distributed.barrier()  # names are found before any process writes
+    parts = distributed.gather(predict_all(predictor, inputs, outputs, batch=batch, workers=workers))
+    if distributed.is_main() and any(part.images or part.films or part.there for part in parts):
+        write_json(outputs.folder / "classes.json", _classes(predictor.space))
+        write_legend(outputs.folder / "legend.png", predictor.space)
+    return parts
 
 
-def _made_by(args: argparse.Namespace, predictor: Predictor) -> str:
-    sums = [sha256(locate(source)) for source in args.checkpoint]
+def made_by(checkpoints: Sequence[str | Path], predictor: Predictor) -> str:
+    """Stands for the weights and all else that changes the answer."""
+    sums = [sha256(locate(source)) for source in checkpoints]
     return f"{sums} {predictor.inference} {predictor.short_side} {predictor.tile} {predictor.precision}"
 
 

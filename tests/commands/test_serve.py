@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.commands import serve
 from hrseg.predict.predictor import Predictor
+from hrseg.predict.web_page import start_web_page
 
 CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).exists()), None)
 
@@ -26,7 +26,7 @@ def address(predictor, tmp_path_factory):
     pytest.importorskip("gradio", reason="gradio is not installed: pip install 'hrseg[serve]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        blocks, url = serve.start(predictor, "tiny <b>net</b>", max_mib=1)
+        blocks, url = start_web_page(predictor, "tiny <b>net</b>", max_mib=1)
         yield url
         blocks.close(verbose=False)
 

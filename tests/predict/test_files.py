@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrseg.commands import predict
 from hrseg.errors import DataError, HrsegError
-from hrseg.predict import files as predict
 from hrseg.predict.input_files import find
 from hrseg.predict.predictor import Predictor
 from hrseg.report.png import PngWriter
@@ -265,7 +265,7 @@ MEASURE = """
 import resource, sys
 import torch
 from pathlib import Path
-from hrseg.predict import files as predict
+from hrseg.commands import predict
 from hrseg.predict import predictor
 
 class Cheap(torch.nn.Module):  # the memory around a network, not that of one
