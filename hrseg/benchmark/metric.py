@@ -1,4 +1,4 @@
-"""Confusion matrices: of labels, and of logits at a quarter of the size."""
+"""Confusion matrices of predictions and targets."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.benchmark.measure import Case, Options, Row, missing
-from hrseg.metrics import confusion_matrix, upsampled_labels
+from hrseg.metrics import confusion_matrix
 
 CLASSES, IGNORE = 19, 255
 BLOCK = 40  # coarse pixels on a side of a region: about 5 % of the cells lie between two
 
 
 def cases(options: Options) -> Iterator[Case]:
-    logits, target = outputs()
-    full = (target.shape[0], target.shape[1])
-    prediction = _labels(logits, full)[0]
+    prediction, target = maps()
     wide = prediction.long(), target.long()
     theirs: Callable[..., Tensor] | str = missing("torchmetrics")
     if not theirs:
@@ -56,7 +54,7 @@ def cases(options: Options) -> Iterator[Case]:
         return "int64, exact; ids out of range raise"
 
     absent = theirs if isinstance(theirs, str) else ""
-    what = f"confusion matrix, {full[1]}x{full[0]} pixels, {CLASSES} classes"
+    what = f"confusion matrix, {target.shape[1]}x{target.shape[0]} pixels, {CLASSES} classes"
     yield Case(
         {"hrseg": ours, "torchmetrics": absent or (lambda: torchmetrics(wide[0])), "get_stats": stats},
         [
@@ -66,50 +64,20 @@ def cases(options: Options) -> Iterator[Case]:
             Row(what, "smp.metrics.get_stats", ["hrseg"], ["get_stats"], 0.06, why=_rate(target.numel())),
         ],
     )
-    for kind in (torch.float32, torch.bfloat16):
-        yield _from_logits(logits.to(kind), target, absent, torchmetrics)
-
-
-def _from_logits(logits: Tensor, target: Tensor, absent: str, torchmetrics: Callable[[Tensor], np.ndarray]) -> Case:
-    size = (target.shape[0], target.shape[1])
-
-    def ours() -> np.ndarray:
-        return confusion_matrix(upsampled_labels(logits, size)[0], target, CLASSES)
-
-    def textbook() -> np.ndarray:
-        return torchmetrics(_labels(logits, size)[0].long())
-
-    def same() -> str:
-        for align_corners in (False, True):
-            found = upsampled_labels(logits, size, align_corners=align_corners)
-            expected = _labels(logits, size, align_corners)
-            assert torch.equal(found, expected), f"{(found != expected).sum()} pixels"
-        assert (ours() == textbook()).all(), "counts"
-        return "not one pixel differs, align_corners or not"
-
-    shape = "x".join(map(str, logits.shape[1:]))
-    what = f"logits {shape} {str(logits.dtype).removeprefix('torch.')} to a confusion matrix of {size[1]}x{size[0]}"
-    against = "interpolate, argmax, torchmetrics"
-    row = Row(what, against, ["hrseg"], ["textbook"], 0.05, equal=same, why=_rate(target.numel()))
-    return Case({"hrseg": ours, "textbook": absent or textbook}, [row])
 
 
 def _rate(pixels: int) -> Callable[[float], str]:
     return lambda seconds: f"a pixel takes {1e9 * seconds / pixels:.1f} ns"
 
 
-def _labels(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners)
-    return full.argmax(1).to(torch.uint8)
-
-
-def outputs() -> tuple[Tensor, Tensor]:
-    """Logits [1, 19, 256, 512] of smooth regions, and a target [1024, 2048] near them, a tenth of it ignored."""
+def maps() -> tuple[Tensor, Tensor]:
+    """A prediction [1024, 2048] of smooth regions, and a target near it, a tenth of it ignored."""
     generator = torch.Generator().manual_seed(0)
     regions = torch.randint(0, CLASSES, (1, 1, -(-256 // BLOCK), -(-512 // BLOCK)), generator=generator)
     coarse = regions.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)[0, 0, :256, :512]
     smooth = F.interpolate(torch.randn(1, CLASSES, 32, 64, generator=generator), (256, 512), mode="bicubic")
     logits = 8 * F.one_hot(coarse, CLASSES).permute(2, 0, 1)[None].float() + smooth
-    target = _labels(logits, (1024, 2048))[0].roll(3, 1)
+    prediction = F.interpolate(logits, (1024, 2048), mode="bilinear").argmax(1)[0].to(torch.uint8)
+    target = prediction.roll(3, 1)
     target[torch.rand(target.shape, generator=generator) < 0.1] = IGNORE
-    return logits.contiguous(), target
+    return prediction, target

@@ -20,7 +20,6 @@ from hrseg.metrics.scores import (
     table,
 )
 from hrseg.metrics.summary import scores_of
-from hrseg.metrics.upsampled import upsampled_labels
 
 __all__ = [
     "DEFINITIONS",
@@ -52,5 +51,4 @@ __all__ = [
     "scores",
     "scores_of",
     "table",
-    "upsampled_labels",
 ]
