@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
             results[subject] += run(case, options)
         print(f"\n{subject}\n\n{report.table(results[subject])}", flush=True)
     if args.markdown:
-        report.write(report.document(results, common), args.markdown)
+        report.write_document(results, common, args.markdown)
     line = report.as_json(results, common)
     if args.json:
         report.write(line + "\n", args.json)

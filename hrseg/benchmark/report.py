@@ -19,6 +19,7 @@ PACKAGES = (
     "hrseg", "torch", "timm", "segmentation-models-pytorch", "onnxruntime", "openvino", "torchmetrics",
     "albumentations", "opencv-python-headless", "pillow", "kornia-rs", "cityscapesscripts", "tensorrt",
 )  # fmt: skip
+MARKER = "<!-- tools/benchmark.py --markdown writes everything below this line, and keeps what is above it. -->"
 
 
 def conditions(options: Options, allocator: str, command: str) -> dict[str, str]:
@@ -58,21 +59,24 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines + (["", *notes] if notes else []))
 
 
-def document(results: Mapping[str, Sequence[Result]], common: Mapping[str, str]) -> str:
-    """The text of docs/benchmarks.md."""
+def write_document(results: Mapping[str, Sequence[Result]], common: Mapping[str, str], path: Path) -> None:
+    """Write the results into docs/benchmarks.md, or a page of that form. What stands above MARKER in it is kept."""
+    above = path.read_text(encoding="utf-8").partition(MARKER)[0] if path.exists() else "# Benchmarks\n\n"
     parts = [
-        "# Benchmarks",
-        "Written by `make bench`. Each row is a ratio of times, hrseg's over the peer's, both measured in turns in one "
-        "run under the same conditions; medians, with half the distance of the quartiles. Where several routes are "
-        "named, the fastest counts. Bold: the mark is reached. The last column is the comparison of the results of "
-        "both sides, made in the same run. No ratio is told while other processes take more than 0.3 CPUs, or where "
-        "the quartiles lie more than 10 % apart. Allocator: `system` is what a plain script gets; with `keep` freed "
-        "memory stays in the process, as hrseg's commands set it, which makes both sides faster.",
+        f"{above}{MARKER}",
+        "## Conditions",
+        "Each row is a ratio of times, hrseg's divided by the peer's: below 1, hrseg is faster. Both sides are "
+        "measured in turns in one run under the same conditions; times are medians with half the interquartile range. "
+        "Where several routes are named, the fastest counts. Bold: the ratio is at most the target in the column "
+        "'at most'. 'aim' is a stricter target. The last column compares the results of both sides in the same run. "
+        "No ratio is reported while other processes use more than 0.3 CPUs, or where the quartiles are more than "
+        "10 % apart. Allocator: `system` is what a plain script gets; with `keep`, freed memory stays in the "
+        "process, as in hrseg's commands, which makes both sides faster.",
         "\n".join(f"- {name}: {value}" for name, value in common.items()),
     ]
     for subject, found in results.items():
         parts += [f"## {subject}", table(found)]
-    return "\n\n".join(parts) + "\n"
+    write("\n\n".join(parts) + "\n", path)
 
 
 def write(text: str, path: Path) -> None:

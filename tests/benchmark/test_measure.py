@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hrseg import benchmark
-from hrseg.benchmark import measure
+from hrseg.benchmark import measure, report
 from hrseg.benchmark.measure import Case, Options, OtherLoad, Result, Row, run
 
 OPTIONS = Options(rounds=5)
@@ -112,6 +112,15 @@ def test_the_command_closes_with_one_line_of_json_and_writes_the_document(tmp_pa
     assert [row["equal"] for row in rows if row["mark"] == 0.55] == ["gradients, bit by bit"] * 2
     assert (tmp_path / "a.json").read_text() == last + "\n"
     assert (tmp_path / "a.md").read_text().count("| OHEM forward + backward") == len(rows) == 4
+
+
+def test_a_renewed_page_keeps_what_stands_above_the_results(tmp_path):
+    path = tmp_path / "benchmarks.md"
+    path.write_text(f"# Benchmarks\n\nMuch faster.\n\n{report.MARKER}\n\nold rows\n", encoding="utf-8")
+    report.write_document({"loss": []}, {"date": "today"}, path)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# Benchmarks\n\nMuch faster.\n\n{report.MARKER}\n") and "- date: today" in text
+    assert "old rows" not in text
 
 
 @pytest.mark.parametrize("words", [["loss", "--size", "512"], ["loss", "--variant", "w19"]])
