@@ -33,6 +33,7 @@ bench: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m hrseg.config docs/configuration.md
 	$(BIN)/mkdocs build --strict
 
 clean:

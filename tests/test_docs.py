@@ -6,15 +6,12 @@ import inspect
 import re
 import shlex
 import sys
-from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
-from pydantic import BaseModel
 
 import hrseg
 from hrseg import config, losses
@@ -74,34 +71,6 @@ def rows(name: str, heading: str) -> list[list[str]]:
 
 def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
-
-
-def sections() -> list[tuple[str, type[BaseModel]]]:
-    """Every group of settings with its heading in configuration.md."""
-    found: list[tuple[str, type[BaseModel]]] = []
-    waiting = [(name, field.annotation) for name, field in config.Config.model_fields.items()]
-    for name, annotation in waiting:
-        kinds = [k for k in (annotation, *get_args(annotation)) if inspect.isclass(k) and issubclass(k, BaseModel)]
-        for kind in kinds:
-            found.append((name, kind))
-            waiting += [(f"{name}.{inner}", field.annotation) for inner, field in kind.model_fields.items()]
-    return found
-
-
-@pytest.mark.parametrize(("name", "section"), sections(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_setting_is_described_with_its_default(name, section):
-    table = rows("configuration", f"### `{name}`" if "." in name else f"## `{name}`")
-    described = {quoted(row[0])[0]: row for row in table}
-    assert list(described) == list(section.model_fields)
-    for key, field in section.model_fields.items():
-        _, kind, default, _ = described[key]
-        if field.is_required():
-            assert default == "needed"
-        else:
-            value = field.get_default(call_default_factory=True)
-            assert yaml.safe_load(quoted(default)[0]) == (str(value) if isinstance(value, Path) else value), key
-        for choices in (a for a in (field.annotation, *get_args(field.annotation)) if get_origin(a) is Literal):
-            assert all(choice in kind for choice in get_args(choices)), key
 
 
 def test_every_loss_is_described_with_its_options():

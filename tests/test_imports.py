@@ -23,7 +23,7 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 DOORS = {
     "wandb": "hrseg/tracking.py",
     "albumentations": "hrseg/data/transforms.py",
-    "yaml": "hrseg/config.py",
+    "yaml": "hrseg/config/yaml_files.py",
 }
 FILES = sorted((ROOT / "hrseg").rglob("*.py"))
 

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from hrseg.config import flattened
 from hrseg.console import command, counted, parser
 from hrseg.errors import HrsegError
 from hrseg.metrics import difference, interval
@@ -70,7 +71,7 @@ def html(ours: Run, theirs: Run | None = None) -> str:
         confusions=_confusions(runs),
         curves=_curves(runs, names),
         histogram=_histogram(runs, names),
-        cards=[{"pairs": _card(run), "settings": facts.flat(run.metrics["config"])} for run in runs],
+        cards=[{"pairs": _card(run), "settings": flattened(run.metrics["config"]).items()} for run in runs],
         settings=facts.differences(theirs.metrics["config"], ours.metrics["config"]) if theirs else [],
         viewer=_viewer(runs, names),
         script=Markup(script),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hrseg.config import flattened
 from hrseg.errors import DataError, HrsegError
 from hrseg.metrics import DEFINITIONS, Measure, PerImage, measures
 from hrseg.metrics.scores import areas, mean, ratio
@@ -153,14 +154,5 @@ def _costs(wrong: np.ndarray, intersection: np.ndarray, union: np.ndarray, absen
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """The settings in which two configs differ, by dotted name."""
-    a, b = dict(flat(ours)), dict(flat(theirs))
+    a, b = flattened(ours), flattened(theirs)
     return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
-
-
-def flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name, as `key=value` sets them."""
-    for key, value in plain.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

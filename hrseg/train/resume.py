@@ -120,23 +120,11 @@ def changed_settings(saved: Mapping[str, Any], config: Config) -> list[Change]:
         before = settings.parse(saved["config"]).to_plain()
     except ConfigError:  # of a version with other settings
         before = saved["config"]
-    old, new = _flat(before), _flat(config.to_plain())
+    old, new = settings.flattened(before), settings.flattened(config.to_plain())
     old["processes"], new["processes"] = saved["rng"].get("world_size", 1), distributed.world_size()
     changes = [Change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
     unimportant = ("run.dir", "track.")
     return [c for c in changes if c.before != c.now and not c.setting.startswith(unimportant)]
-
-
-def _flat(plain: Any, path: str = "") -> dict[str, Any]:
-    """Dotted settings; a list of sections is taken apart, a list of values is one value."""
-    if isinstance(plain, list) and any(isinstance(item, dict) for item in plain):
-        plain = dict(enumerate(plain))
-    if not isinstance(plain, dict):
-        return {path: plain}
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        flat |= _flat(value, f"{path}.{key}" if path else str(key))
-    return flat
 
 
 def require_same_meaning(saved: Mapping[str, Any], config: Config) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,15 +139,6 @@ def is_recipe(plain: Any) -> bool:
 _SECTIONS = ("MODEL", "DATASET", "TRAIN", "TEST", "LOSS", "CUDNN", "GPUS")
 
 
-def _flat(plain: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in plain.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, name + ".")
-        else:
-            yield name, value
-
-
 def read(path: str | Path) -> Recipe:
     """The recipe of a YAML file of the reference code.
 
@@ -157,7 +148,7 @@ def read(path: str | Path) -> Recipe:
     plain = settings.read_yaml(path)
     if not is_recipe(plain):
         raise ConfigError(path, "is not a settings file of the reference code.", "Its sections are MODEL, TRAIN, ...")
-    recipe = translate(dict(_flat(plain)), str(path))
+    recipe = translate(settings.flattened(plain), str(path))
     settings.parse(recipe.plain, where=f"{path}, as settings of hrseg")
     return recipe
 
