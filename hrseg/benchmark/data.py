@@ -121,7 +121,7 @@ def _same_as_resized(plain: Cityscapes, datasets: list[Any]) -> str:
         image, target, _ = plain[key[1]]
         assert target is not None
         rng = np.random.default_rng(key)
-        found = [transform(each.open(key[1]) if hasattr(each, "open") else each[key[1]], np.random.default_rng(key))
+        found = [transform(each.open_sample(key[1]), np.random.default_rng(key))
                  for each in datasets]  # fmt: skip
         assert all(_equal(one, found[0]) for one in found), "caches"
         rng.integers(2**63)

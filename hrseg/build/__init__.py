@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS, cache, folds
+from hrseg.data.dataset import Dataset, as_dataset
 from hrseg.errors import ConfigError, WeightsError, nearest
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
 
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hrseg.losses import CombinedLoss
-
-
-class Dataset(Protocol):
-    """What every data set offers; see docs/extending.md."""
-
-    space: LabelSpace
-    names: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 def piece(name: str, known: Mapping[str, Any], *, where: str, what: str) -> Any:
@@ -82,10 +72,10 @@ def _split(config: Config, split: str) -> Dataset:
         kwargs["task"] = Task(data.task)
     elif data.task != "multiclass":
         raise ConfigError("data.task", f"the data set {data.dataset} is multiclass, not {data.task}.")
-    return cls(data.root, split, **kwargs)
+    return as_dataset(cls(data.root, split, **kwargs))
 
 
-def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: bool = True) -> Any:
+def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: bool = True) -> Dataset:
     """The data set out of the cache that `data.cache` asks for, made as far as it is missing; else as it is.
 
     renew: also what was made from files that have changed, which raises DataError else.

@@ -41,5 +41,6 @@ def main(argv: Sequence[str]) -> int:
         require_sound(sets, workers=config.data.workers)
     for split in sets:
         dataset = build.cached(config, sets[split], renew=True)
+        assert isinstance(dataset, cache.Cached)  # data.cache is not none
         print(f"{split}: {len(dataset)} samples in {dataset.folder}")
     return 0

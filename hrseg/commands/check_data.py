@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from hrseg import installed_packages as installed
 from hrseg.config import Config
 from hrseg.console import command, counted, parser
 from hrseg.data.checks import Examination, duplicates, examine, refuse
+from hrseg.data.dataset import Dataset
 from hrseg.errors import HrsegError
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Task
@@ -89,10 +89,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _in_both(sets: Mapping[str, Any], found: Mapping[str, Examination]) -> list[str]:
+def _in_both(sets: Mapping[str, Dataset], found: Mapping[str, Examination]) -> list[str]:
     problems = []
     for (one, first), (other, second) in pairwise(sets.items()):
-        if hasattr(first, "files") and hasattr(second, "files"):
+        if first.files(0) is not None and second.files(0) is not None:
             twins = duplicates(first, second, (found[one].digests, found[other].digests))
             why = "scores would be of images that were learned from. Keep one."
             problems += [f"{b}: the same file, byte by byte, is in split {one}, as {a}: {why}" for a, b in twins]
@@ -157,7 +157,7 @@ def _warnings(space: LabelSpace, found: Mapping[str, Examination], train: str) -
             yield f"split {split} holds {counted(again, 'image')} more than once, byte by byte."
 
 
-def _draw(config: Config, sets: Mapping[str, Any], path: Path) -> Path:
+def _draw(config: Config, sets: Mapping[str, Dataset], path: Path) -> Path:
     """A few images of each split, evenly spread, each beside its labels over it; above them what the colours mean."""
     shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split, dataset in sets.items():

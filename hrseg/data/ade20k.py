@@ -40,8 +40,10 @@ LAYOUT = (
 class ADE20K(Pairs):
     """The layout of ADEChallengeData2016. In a mask 0 is ignored, 1..150 are the classes. split: train, val."""
 
-    DEFINITION = "ade20k"  # a class that is absent counts as 0
+    definition = "ade20k"  # an absent class counts as 0
     fully_ignored_is_a_problem = False  # the masks are the benchmark's own
+
+    table: ValueTable
 
     def __init__(self, root: str | Path, split: str):
         self.root = Path(root)

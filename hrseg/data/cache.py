@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from hrseg.data.dataset import Dataset, WrappedDataset
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import Sample
 
@@ -209,37 +210,33 @@ class Source(NamedTuple):
         return stat.st_size == self.bytes and Source.of(path).sha256 == self.sha256
 
 
-class Cached:
-    """A data set whose samples come from the cache; in everything else it is the data set.
+class Cached(WrappedDataset):
+    """A data set whose samples come from the cache.
 
     Raises DataError where the cache lacks samples, or was made from other files.
     """
 
-    def __init__(self, dataset: Any, folder: Path, root: Path, *, workers: int = 0):
-        self.dataset, self.folder = dataset, folder
+    def __init__(self, dataset: Dataset, folder: Path, root: Path, *, workers: int = 0):
+        super().__init__(dataset)
+        self.folder = folder
         self.paths = _paths(dataset, folder, root)
         states = _states(dataset, self.paths, workers)
         for state, what in (("missing", "lacks"), ("stale", "was made from other files than the present ones for")):
             if state in states:
-                where, count = dataset.files(states.index(state))[0], states.count(state)
+                where, count = _files(dataset, states.index(state))[0], states.count(state)
                 what = f"the cache {what} {count} of {len(states)} samples, such as {where}."
                 raise DataError(folder, what, "Build it with: tools/cache.py build CONFIG.")
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet while a pickle is read
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Sample:
         """A whole sample, as the data set gives it."""
-        image, target, name = self.open(i)
+        image, target, name = self.open_sample(i)
         return Sample(np.array(image), None if target is None else np.array(target), name)
 
-    def open(self, i: int) -> Sample:
-        """A sample whose image and target are read where they are sliced: image[rows, columns]."""
+    def open_sample(self, i: int) -> Sample:
+        """A sample of which only what is sliced is read: image[rows, columns], target[..., rows, columns]."""
         path = self.paths[i]
         head = _read_head(path)
         if head is None:
@@ -249,7 +246,7 @@ class Cached:
             for name, array in (("image", head.arrays["image"]), ("target", head.arrays.get("target")))
         )
         assert image is not None
-        return Sample(image, target, self.dataset.names[i])
+        return Sample(image, target, self.names[i])
 
 
 def _opened(path: Path, name: str, array: dict[str, Any]) -> Any:
@@ -259,7 +256,7 @@ def _opened(path: Path, name: str, array: dict[str, Any]) -> Any:
 
 
 def cached(
-    dataset: Any,
+    dataset: Dataset,
     kind: Kind,
     cache_dir: Path,
     root: Path,
@@ -275,12 +272,13 @@ def cached(
     left of a cache that was not there before, and ConfigError for a data set that cannot be cached or strips without
     imagecodecs.
     """
-    if not (hasattr(dataset, "files") and hasattr(dataset, "meaning")):
-        what = f"{type(dataset).__name__} cannot be cached: it has no files(i) and meaning()."
+    plain_meaning = dataset.meaning()
+    if plain_meaning is None or dataset.files(0) is None:
+        what = f"{dataset.type_name} cannot be cached: it has no files(i) and meaning()."
         raise ConfigError("data.cache", what, "Set data.cache: none.")
     if kind == "strips":
         _codec()
-    meaning = json.dumps(dataset.meaning(), sort_keys=True)
+    meaning = json.dumps(plain_meaning, sort_keys=True)
     folder = cache_dir / f"{kind}-{hashlib.sha256(meaning.encode()).hexdigest()[:12]}"
     paths = _paths(dataset, folder, root)
     try:
@@ -308,7 +306,7 @@ def cached(
     return Cached(dataset, folder, root, workers=workers)
 
 
-def _build(dataset: Any, missing: list[int], paths: list[Path], kind: Kind, workers: int, progress: bool) -> None:
+def _build(dataset: Dataset, missing: list[int], paths: list[Path], kind: Kind, workers: int, progress: bool) -> None:
     folder = paths[0].parent.parent
 
     def write(i: int) -> int:
@@ -330,15 +328,15 @@ def _build(dataset: Any, missing: list[int], paths: list[Path], kind: Kind, work
             pass
 
 
-def _paths(dataset: Any, folder: Path, root: Path) -> list[Path]:
+def _paths(dataset: Dataset, folder: Path, root: Path) -> list[Path]:
     """The file of each sample, named after its image's path below the root: nothing of that becomes a path itself."""
     ending = folder.name.partition("-")[0]
-    names = (Path(os.path.relpath(dataset.files(i)[0], root)).as_posix() for i in range(len(dataset)))
+    names = (Path(os.path.relpath(_files(dataset, i)[0], root)).as_posix() for i in range(len(dataset)))
     hashes = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in names)
     return [folder / name[:2] / f"{name[2:]}.{ending}" for name in hashes]
 
 
-def _states(dataset: Any, paths: Sequence[Path], workers: int) -> list[str]:
+def _states(dataset: Dataset, paths: Sequence[Path], workers: int) -> list[str]:
     """Of each sample: fresh, missing, or stale, where its files hold something else now."""
 
     def state(i: int) -> str:
@@ -353,8 +351,10 @@ def _states(dataset: Any, paths: Sequence[Path], workers: int) -> list[str]:
         return list((pool.map if workers else map)(state, range(len(paths))))
 
 
-def _files(dataset: Any, i: int) -> list[Path]:
-    image, masks = dataset.files(i)
+def _files(dataset: Dataset, i: int) -> list[Path]:
+    files = dataset.files(i)
+    assert files is not None  # `cached` refuses other data sets
+    image, masks = files
     return [image, *(masks if isinstance(masks, list) else [masks] if masks else [])]
 
 

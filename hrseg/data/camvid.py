@@ -32,6 +32,8 @@ LAYOUT = "train/ and trainannot/, val/ and valannot/, test/ and testannot/, file
 class CamVid(Pairs):
     """Index masks 0..10; 11 is void and ignored. split: train, val, test."""
 
+    table: ValueTable
+
     def __init__(self, root: str | Path, split: str):
         self.root = Path(root)
         if split not in ("train", "val", "test"):

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from hrseg.data import compact_strings as packed
+from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import inspect_image, read_mask
-from hrseg.data.pairs import Pairs, ValueTable, ranges, size_mismatch
+from hrseg.data.pairs import ranges, size_mismatch, takes_channels
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task
 
@@ -65,21 +66,24 @@ class Examination:
 
 
 def examine(
-    dataset: Any, *, workers: int = 0, progress: bool = True, at_most: int | None = None, digests: bool = False
+    dataset: Dataset, *, workers: int = 0, progress: bool = True, at_most: int | None = None, digests: bool = False
 ) -> Examination:
     """Look at the pairs of a data set.
 
     Masks are decoded and mapped to classes; of images only size, channels and wholeness are looked at (see
-    `inspect_image`), so that it costs a fraction of reading all of them. A data set of one's own that is not a
-    `Pairs` is read sample by sample. workers: threads beside this one (decoding runs outside Python's lock). at_most:
-    open so many pairs, evenly spread; of the others it is only seen whether there is a mask.
+    `inspect_image`), so that it costs a fraction of reading all of them. A data set that is not `checked_by_file` is
+    read sample by sample. workers: threads beside this one (decoding runs outside Python's lock). at_most: open so
+    many pairs, evenly spread; of the others it is only seen whether there is a mask.
     """
     length, classes = len(dataset), len(dataset.space.classes)
     opened = min(length, at_most or length)
     chosen = [i * length // opened for i in range(opened)]
-    pairs = isinstance(dataset, Pairs)
     find: Callable[[int], _Finding]
-    find = (lambda i: _find_in_pair(dataset, i, digests)) if pairs else (lambda i: _find_in_sample(dataset, i))
+    find = (
+        (lambda i: _find_in_pair(dataset, i, digests))
+        if dataset.checked_by_file
+        else (lambda i: _find_in_sample(dataset, i))
+    )
     pixels, valid, shown_in = np.zeros((3, classes), np.int64)
     found = Examination([], pixels, valid, shown_in, opened=opened)
     values: set[int] = set()
@@ -99,20 +103,19 @@ def examine(
             if digests:
                 found.digests.append(finding.digest)
             bar.update()
-    if pairs:
-        if opened < length:
-            found.problems += _without_mask(dataset, set(chosen))
-        doubts = [_shifted(dataset, values, found.pixels), dataset.doubt(found.pixels) if opened == length else None]
-        found.problems += [*dataset.strays(), *(doubt for doubt in doubts if doubt)]
+    if opened < length:
+        found.problems += _without_mask(dataset, set(chosen))
+    doubts = [_shifted(dataset, values, found.pixels), dataset.doubt(found.pixels) if opened == length else None]
+    found.problems += [*dataset.strays(), *(doubt for doubt in doubts if doubt)]
     return found
 
 
-def check(dataset: Any, *, workers: int = 0, progress: bool = True, at_most: int | None = None) -> list[str]:
+def check(dataset: Dataset, *, workers: int = 0, progress: bool = True, at_most: int | None = None) -> list[str]:
     """Everything that is wrong with a data set, a sentence each with its path; empty where nothing is."""
     return examine(dataset, workers=workers, progress=progress, at_most=at_most).problems
 
 
-def find_problems(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> list[str]:
+def find_problems(datasets: Mapping[str, Dataset], *, workers: int = 0, progress: bool = True) -> list[str]:
     """`check` of each data set, opening at most 3000 pairs of it."""
     problems: list[str] = []
     for dataset in datasets.values():
@@ -120,7 +123,7 @@ def find_problems(datasets: Mapping[str, Any], *, workers: int = 0, progress: bo
     return problems
 
 
-def require_sound(datasets: Mapping[str, Any], *, workers: int = 0, progress: bool = True) -> None:
+def require_sound(datasets: Mapping[str, Dataset], *, workers: int = 0, progress: bool = True) -> None:
     """Raises one DataError that lists what `find_problems` finds."""
     refuse(find_problems(datasets, workers=workers, progress=progress), datasets)
 
@@ -137,11 +140,13 @@ def refuse(problems: Sequence[str], splits: Iterable[str]) -> None:
         raise DataError(f"data ({', '.join(splits)})", f"{count}.{''.join(lines)}")
 
 
-def duplicates(one: Any, other: Any, digests: tuple[Sequence[bytes], Sequence[bytes]]) -> list[tuple[Path, Path]]:
+def duplicates(
+    one: Dataset, other: Dataset, digests: tuple[Sequence[bytes], Sequence[bytes]]
+) -> list[tuple[Path, Path]]:
     """Images of one split whose file is, byte by byte, a file of the other. digests: of both, in their order."""
     place = {digest: i for i, digest in enumerate(digests[0]) if digest}
     twins = [(place[digest], j) for j, digest in enumerate(digests[1]) if digest in place]
-    return [(one.files(i)[0], other.files(j)[0]) for i, j in twins]
+    return [(_image_path(one, i), _image_path(other, j)) for i, j in twins]
 
 
 def _mapped(find: Callable[[int], _Finding], places: Sequence[int], workers: int) -> Iterator[_Finding]:
@@ -153,20 +158,30 @@ def _mapped(find: Callable[[int], _Finding], places: Sequence[int], workers: int
             yield from pool.map(find, places[first : first + BLOCK])
 
 
-def _without_mask(dataset: Pairs, opened: set[int]) -> list[str]:
+def _without_mask(dataset: Dataset, opened: set[int]) -> list[str]:
     masks = dataset.all_masks()
     there = [os.access(mask, os.F_OK) for mask in packed.strings(masks)]
     labels = len(masks) // len(dataset)  # a mask each
     missing = [place for place, is_there in enumerate(there) if not is_there and place // labels not in opened]
-    return sorted(f"{dataset.images[place // labels]}: has no mask, there is no {masks[place]}." for place in missing)
+    return sorted(
+        f"{_image_path(dataset, place // labels)}: has no mask, there is no {masks[place]}." for place in missing
+    )
+
+
+def _image_path(dataset: Dataset, i: int) -> Path:
+    files = dataset.files(i)
+    assert files is not None
+    return files[0]
 
 
 def _listed(masks: Path | list[Path] | None) -> list[Path]:
     return masks if isinstance(masks, list) else [m for m in [masks] if m is not None]
 
 
-def _find_in_pair(dataset: Pairs, i: int, digests: bool) -> _Finding:
-    image_path, masks = dataset.files(i)
+def _find_in_pair(dataset: Dataset, i: int, digests: bool) -> _Finding:
+    files = dataset.files(i)
+    assert files is not None  # checked_by_file
+    image_path, masks = files
     problems: list[str] = []
     size = target = None
     digest, values = b"", frozenset[int]()
@@ -174,10 +189,10 @@ def _find_in_pair(dataset: Pairs, i: int, digests: bool) -> _Finding:
         info = inspect_image(image_path)
         size = (info.height, info.width)
         digest = hashlib.blake2b(image_path.read_bytes(), digest_size=16).digest() if digests else b""
-        if not dataset.takes_channels(info.channels):
+        if dataset.in_channels and not takes_channels(info.channels, dataset.in_channels):
             problems.append(f"{image_path}: has {info.channels} channels, the data set {dataset.in_channels}.")
-        first = dataset.first_type()
-        if info.dtype != first:
+        first = dataset.image_type()
+        if first and info.dtype != first:
             problems.append(f"{image_path}: has {info.dtype} values, the first image of the split {first}.")
     except DataError as error:
         problems.append(str(error))
@@ -208,13 +223,13 @@ def _values(path: Path) -> frozenset[int]:
     return frozenset(np.unique(mask).tolist()) if mask.ndim == 2 else frozenset()
 
 
-def _shifted(dataset: Pairs, values: set[int], pixels: np.ndarray) -> str | None:
+def _shifted(dataset: Dataset, values: set[int], pixels: np.ndarray) -> str | None:
     """A sentence if the masks that do not fit would fit with all ids one higher or one lower.
 
     values: of those masks. pixels: of each class in all others.
     """
-    table = getattr(dataset, "table", None)
-    if not isinstance(table, ValueTable) or not values:
+    table = dataset.table
+    if table is None or not values:
         return None
     ignored = {v for v in table.values if table.table[v] == dataset.space.ignore_index}
     ids = set(table.values) - ignored
@@ -223,11 +238,11 @@ def _shifted(dataset: Pairs, values: set[int], pixels: np.ndarray) -> str | None
         never = unused not in used and not pixels[table.table[unused]]
         if used and never and all(v - shift in ids for v in used):
             what = f"the masks hold {ranges(used)}, the classes are {ranges(ids)}: all ids are one too {kind}."
-            return f"{dataset.files(0)[1]} and others: {what} Give each class the id that its pixels have."
+            return f"{dataset.all_masks()[0]} and others: {what} Give each class the id that its pixels have."
     return None
 
 
-def _count(target: np.ndarray, dataset: Any) -> _Counts:
+def _count(target: np.ndarray, dataset: Dataset) -> _Counts:
     classes = len(dataset.space.classes)
     if dataset.space.task is Task.MULTILABEL:
         return _Counts((target == 1).sum((1, 2)), (target != dataset.space.ignore_index).sum((1, 2)))
@@ -235,7 +250,7 @@ def _count(target: np.ndarray, dataset: Any) -> _Counts:
     return _Counts(pixels, np.full(classes, pixels.sum()))
 
 
-def _find_in_sample(dataset: Any, i: int) -> _Finding:
+def _find_in_sample(dataset: Dataset, i: int) -> _Finding:
     """The same of a data set that only has samples."""
     name, space = dataset.names[i], dataset.space
     problems: list[str] = []
@@ -246,7 +261,7 @@ def _find_in_sample(dataset: Any, i: int) -> _Finding:
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         what = f"the image is {image.dtype} {list(image.shape)}, not uint8, uint16 or float32 [H, W, C]."
         return _Finding([f"{name}: {what}"])
-    channels = getattr(dataset, "in_channels", image.shape[2])
+    channels = dataset.in_channels or image.shape[2]
     if image.shape[2] != channels:
         problems.append(f"{name}: the image has {image.shape[2]} channels, the data set {channels}.")
     size = image.shape[:2]
@@ -260,6 +275,6 @@ def _find_in_sample(dataset: Any, i: int) -> _Finding:
     if unknown:
         problems.append(f"{name}: the target holds {unknown}, which are no class (0 to {known - 1}).")
         return _Finding(problems, size=size)
-    if values == [space.ignore_index]:
+    if values == [space.ignore_index] and dataset.fully_ignored_is_a_problem:
         problems.append(f"{name}: every pixel is ignored.")
     return _Finding(problems, _count(target, dataset), size)

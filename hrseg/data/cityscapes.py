@@ -36,10 +36,12 @@ class Cityscapes(Pairs):
     is read. coarse: train and trainval also hold the images of train_extra, with their coarse labels.
     """
 
-    BOUNDARY_RATIO = 0.005  # Cheng et al., Boundary IoU, CVPR 2021: half a percent of the diagonal
-    PREDICTIONS = "labels"  # a prediction's file holds label ids
+    boundary_ratio = 0.005  # Cheng et al., Boundary IoU, CVPR 2021: half a percent of the diagonal
+    prediction_ids = "labels"
     label_table = LABELS
     label_ids = class_to_id()
+
+    table: ValueTable
 
     def __init__(
         self,

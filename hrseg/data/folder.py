@@ -205,6 +205,9 @@ class Folder(Pairs):
             return self.images[i], self._masks_of(i)
         return super().files(i)
 
+    def has_targets(self) -> bool:
+        return self.mask_paths is not None
+
     def all_masks(self) -> Sequence[Path]:
         return [] if self.mask_paths is None else self.mask_paths
 
@@ -256,6 +259,7 @@ class Folder(Pairs):
             return self._colors_to_indices(mask, path)
         if mask.ndim == 2 and self.mask_kind == "auto" and None not in self.colors:
             self._check_palette(mask, path)
+        assert self.table is not None  # to_indices is not for multilabel
         return self.table(mask, path, f"Classes are in {self.classes_path}.")
 
     def _colors_to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
+from hrseg.data.dataset import Dataset, WrappedDataset
 from hrseg.errors import DataError
-from hrseg.task import Sample, Task
-
-PER_SAMPLE = ("images", "targets")  # lists of the whole, an entry a sample
-BY_INDEX = ("files", "cluster", "instance_path", "read_image", "read_target")  # its functions of an index
+from hrseg.task import Task
 
 
 def divide(groups: Sequence[str], pixels: np.ndarray, folds: int) -> np.ndarray:
@@ -36,36 +34,34 @@ def divide(groups: Sequence[str], pixels: np.ndarray, folds: int) -> np.ndarray:
     return fold_of_group[group_of]
 
 
-class Part:
-    """Some samples of a data set; in everything else it is the data set."""
+class Part(WrappedDataset):
+    """Some samples of a data set."""
 
-    def __init__(self, whole: Any, indices: Sequence[int]):
-        self.whole, self.indices = whole, [int(i) for i in indices]
+    def __init__(self, whole: Dataset, indices: Sequence[int]):
+        super().__init__(whole)
+        self.indices = [int(i) for i in indices]
         self.names: Sequence[str] = [whole.names[i] for i in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> Sample:
-        return self.whole[self.indices[i]]
+    def place(self, i: int) -> int:
+        return self.indices[i]
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "whole":  # not there yet while a pickle is read
-            raise AttributeError(name)
-        found = getattr(self.whole, name)
-        if name in PER_SAMPLE and found is not None:
-            return [found[i] for i in self.indices]
-        return (lambda i: found(self.indices[i])) if name in BY_INDEX else found
+    def all_masks(self) -> Sequence[Path]:
+        masks = self.whole.all_masks()
+        each = len(masks) // len(self.whole)  # masks per image
+        return [masks[i * each + label] for i in self.indices for label in range(each)]
 
 
-def fold_of_each(dataset: Any, folds: int) -> np.ndarray:
+def fold_of_each(dataset: Dataset, folds: int) -> np.ndarray:
     """`divide` by what a data set's masks hold, and by its clusters: folders, cities. Reads all masks.
 
     Raises DataError where masks are missing, or there are fewer clusters than folds.
     """
     pixels = np.zeros((len(dataset), len(dataset.space.classes)), np.int64)
     for i in range(len(dataset)):
-        target = dataset.read_target(i) if hasattr(dataset, "read_target") else dataset[i].target
+        target = dataset.read_target(i)
         if target is None:
             raise DataError(dataset.names[i], "has no labels.", "Folds divide a split that has them.")
         if dataset.space.task is Task.MULTILABEL:
@@ -73,7 +69,7 @@ def fold_of_each(dataset: Any, folds: int) -> np.ndarray:
         else:
             known = target[target != dataset.space.ignore_index]
             pixels[i] = np.bincount(known, minlength=pixels.shape[1])
-    clusters = [dataset.cluster(i) if hasattr(dataset, "cluster") else name for i, name in enumerate(dataset.names)]
+    clusters = [dataset.cluster(i) for i in range(len(dataset))]
     try:
         return divide(clusters, pixels, folds)
     except ValueError as error:

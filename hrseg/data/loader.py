@@ -10,7 +10,7 @@ import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
+from hrseg.data.dataset import Dataset
 from hrseg.data.resize import resize_short_side
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import LabelSpace, Normalisation, Sample
@@ -26,16 +27,6 @@ Key = tuple[int, int]  # (epoch, index)
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
 ORDER, AUGMENT = 0, 1  # what a random stream is for: equal numbers for different ends must not give equal streams
-
-
-class Dataset(Protocol):
-    """What the loaders need of a data set."""
-
-    space: LabelSpace
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 class Batch(NamedTuple):
@@ -191,7 +182,7 @@ class TrainSet(_Reader):
 
     def read(self, key: Key) -> _Item:
         epoch, index = key
-        sample = getattr(self.dataset, "open", self.dataset.__getitem__)(index)
+        sample = self.dataset.open_sample(index)
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
         size = sample.image.shape[:2]

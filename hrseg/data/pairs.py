@@ -10,28 +10,24 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import inspect_image, read_image, read_mask
 from hrseg.errors import DataError
-from hrseg.task import IGNORE_INDEX, LabelSpace, Sample, SegmentationClass
+from hrseg.task import IGNORE_INDEX, Sample, SegmentationClass
 
 
-class Pairs:
-    """Images and masks matched by name. A data set fills the attributes and says how a mask's values become classes.
+class Pairs(Dataset):
+    """Images and masks matched by name. A subclass sets these attributes and says how a mask's values become classes.
 
-    space: classes, task, ignore index. names, images: one entry a sample. targets: the mask of each image, or None
-    where the split has no labels. Lists do; for very many images `packed.names` and `packed.paths` are lighter.
+    space, names: as in `Dataset`. images: the file of each sample. targets: the mask of each, or None where the split
+    has none. Lists do; for very many images the sequences of `compact_strings` take less memory.
     """
 
-    DEFINITION = "cityscapes"  # how a class counts that is absent: left out of the mean
-    BOUNDARY_RATIO = 0.02  # the width of boundary IoU's band over the image's diagonal
-    PREDICTIONS = "classes"  # what a prediction's file holds: class indices, or "labels" as in the masks
-    in_channels = 3
-    space: LabelSpace
-    names: Sequence[str]
+    in_channels: int = 3
     images: Sequence[Path]
     targets: Sequence[Path] | None
+    checked_by_file = True
     _dtype: np.dtype | None = None  # of the first image
-    fully_ignored_is_a_problem = True  # a mask in which every pixel is ignored
 
     @property
     def classes(self) -> tuple[SegmentationClass, ...]:
@@ -48,64 +44,53 @@ class Pairs:
         return Sample(image, target, self.names[i])
 
     def files(self, i: int) -> tuple[Path, Path | list[Path] | None]:
-        """The paths of an image and its mask; a list of masks where each label has one."""
         return self.images[i], None if self.targets is None else self.targets[i]
 
     def all_masks(self) -> Sequence[Path]:
-        """The masks of all images, one after the other; empty where the split has no labels."""
         return [] if self.targets is None else self.targets
 
     def cluster(self, i: int) -> str:
-        """What this image belongs to together with its neighbours: its folder, or itself where there is none."""
+        """The folder in the name, or the name itself where there is none."""
         return self.names[i].rpartition("/")[0] or self.names[i]
 
     def read_image(self, i: int) -> np.ndarray:
         """uint8, uint16 or float32 [H, W, C]. Grey is repeated where the other images are RGB."""
         image = read_image(self.images[i])
-        if not self.takes_channels(image.shape[2]):
+        if not takes_channels(image.shape[2], self.in_channels):
             what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
             raise DataError(self.images[i], what, "All images of a data set have the same channels.")
         if self._dtype is None and i == 0:
             self._dtype = image.dtype
-        if image.dtype != self.first_type():
-            what = f"has {image.dtype} values, the first image of the split {self.first_type()}."
+        if image.dtype != self.image_type():
+            what = f"has {image.dtype} values, the first image of the split {self.image_type()}."
             raise DataError(self.images[i], what, "All images of a data set have the same type.")
         return np.repeat(image, 3, axis=2) if image.shape[2] < self.in_channels else image
 
-    def first_type(self) -> np.dtype:
-        """The type of the first image, which all others have."""
+    def image_type(self) -> np.dtype:
+        """The number type of the first image, which all others have."""
         if self._dtype is None:
             self._dtype = inspect_image(self.images[0]).dtype
         return self._dtype
 
-    def takes_channels(self, channels: int) -> bool:
-        return channels == self.in_channels or (channels, self.in_channels) == (1, 3)
+    def image_size(self, i: int) -> tuple[int, int]:
+        info = inspect_image(self.images[i])
+        return info.height, info.width
+
+    def has_targets(self) -> bool:
+        return self.targets is not None
 
     def read_target(self, i: int) -> np.ndarray | None:
-        """Class indices [H, W], or {0, 1, ignore} [L, H, W]; None where the split has no labels."""
         if self.targets is None:
             return None
         path = self.targets[i]
         return self.to_indices(read_mask(path), path)
 
-    def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
-        """The values of one mask file as class indices. Raises DataError for a value that has no meaning."""
-        raise NotImplementedError
-
     def meaning(self) -> dict[str, Any]:
         """What the files' values become, as plain data: a cache made under another meaning is not used."""
-        table = getattr(self, "table", None)
+        table = self.table
         indices = {} if table is None else {str(value): int(table.table[value]) for value in table.values}
         space = {"task": self.space.task.value, "ignore_index": self.space.ignore_index}
         return {**space, "indices": indices, "channels": self.in_channels}
-
-    def strays(self) -> list[str]:
-        """A sentence for each file that is in the way: a mask without an image."""
-        return []
-
-    def doubt(self, pixels: np.ndarray) -> str | None:
-        """A sentence if what a whole split holds cannot be right. pixels: int64 [K], its pixels of each class."""
-        return None
 
 
 class ValueTable:
@@ -138,6 +123,11 @@ class ValueTable:
             what = f"value {mask[row, column]} at row {row}, column {column} is no class ({ranges(self.values)})."
             raise DataError(path, what, way_out)
         return indices
+
+
+def takes_channels(channels: int, in_channels: int) -> bool:
+    """Whether an image is one of a data set with `in_channels`: grey ones are repeated where that is 3."""
+    return channels == in_channels or (channels, in_channels) == (1, 3)
 
 
 def masks_without_image(masks: Iterable[str]) -> list[str]:

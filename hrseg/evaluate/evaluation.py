@@ -28,7 +28,7 @@ from hrseg.build.trained_model import ensemble, load_checkpoints
 from hrseg.commands import arguments
 from hrseg.config import Config, RunConfig
 from hrseg.console import command, counted
-from hrseg.data.image_files import inspect_image
+from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Normalise, eval_loader
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.evaluate.evaluator import CALIBRATION_STEP, Evaluation, Judge
@@ -96,7 +96,7 @@ def predict(
 
 def answers(
     model: nn.Module,
-    dataset: Any,
+    dataset: Dataset,
     inference: Inference,
     normalisation: Normalisation,
     *,
@@ -132,8 +132,7 @@ def answers(
             if batch.target is not None:
                 size = (batch.target.shape[-2], batch.target.shape[-1])
             else:
-                info = inspect_image(dataset.images[batch.indices[0]])
-                size = (info.height, info.width)
+                size = dataset.image_size(batch.indices[0])
             labels, confidence = predict(run, batch.image.to(device), inference, normalise, precision, size)
             targets = [None] * len(batch.names) if batch.target is None else batch.target.numpy()
             yield from map(Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets)
@@ -143,7 +142,7 @@ def answers(
 
 def evaluate(
     model: nn.Module,
-    dataset: Any,
+    dataset: Dataset,
     inference: Inference,
     normalisation: Normalisation,
     *,
@@ -197,7 +196,7 @@ def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
     return answers[said[0]] if len(said) == 1 and np.count_nonzero(confusion.sum(1)) > 1 else None
 
 
-def progress(dataset: Any, what: str) -> Any:
+def progress(dataset: Dataset, what: str) -> Any:
     """A progress bar over this process's share of a data set."""
     images = len(range(distributed.rank(), len(dataset), distributed.world_size()))
     return tqdm(total=images, unit="image", desc=what, leave=False, dynamic_ncols=True,
@@ -210,7 +209,7 @@ class ValidationPictures:
     Pass it as on_prediction.
     """
 
-    def __init__(self, dataset: Any, normalisation: Normalisation, count: int):
+    def __init__(self, dataset: Dataset, normalisation: Normalisation, count: int):
         mine = range(0, len(dataset), distributed.world_size())
         self._dataset, self._normalisation = dataset, normalisation
         count = min(count, len(mine))
@@ -233,6 +232,7 @@ class ValidationPictures:
         found = []
         for index, prediction in sorted(self._predictions.items()):
             image, target, name = self._dataset[index]
+            assert target is not None  # it was scored
             rgb = pictures.displayable(image, self._normalisation)
             panel = pictures.panel(rgb, target, prediction, self._dataset.space)
             safe = re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
@@ -321,13 +321,13 @@ def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list
                 f"its {len(dataset.space.names)} classes are not the checkpoint's {len(loaded.space.names)}.",
                 "Score it on the data set it was trained for.",
             )
-        channels, wanted = getattr(dataset, "in_channels", None), loaded.normalisation.channels
+        channels, wanted = dataset.in_channels, loaded.normalisation.channels
         if channels is not None and channels != wanted:
             raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
         memory.require_room_for_evaluation(config.eval, dataset, device)
         submission = stack.enter_context(Submission(dataset, args.submit)) if args.submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
-        how = {
+        how: dict[str, Any] = {
             "model": model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             "dataset": dataset,
             "inference": Inference.from_config(config.eval, loaded.space.task),
@@ -339,7 +339,7 @@ def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list
             "workers": config.data.workers,
             "backend": config.eval.backend,
         }
-        if submission and getattr(dataset, "targets", None) is None:
+        if submission and not dataset.has_targets():
             with progress(dataset, "predicting") as bar:
                 for answer in answers(**how):
                     submission(answer.place, answer.prediction)
@@ -392,12 +392,12 @@ def _each(*calls: Callable[[int, np.ndarray], None] | None) -> Callable[[int, np
 
 
 def _finish(
-    folder: Path, evaluation: Evaluation, config: Config, drawn: ValidationPictures, dataset: Any, *checkpoint: Any
+    folder: Path, evaluation: Evaluation, config: Config, drawn: ValidationPictures, dataset: Dataset, *checkpoint: Any
 ) -> None:
     """Refuse labels that can only be a mistake; else leave everything in the folder and print the table."""
     truth = evaluation.per_image.total().sum(axis=-1)
     pixels = truth[:, 1] if truth.ndim == 2 else truth
-    if config.data.check and hasattr(dataset, "doubt") and (doubt := dataset.doubt(pixels)):
+    if config.data.check and (doubt := dataset.doubt(pixels)):
         raise DataError("labels", doubt, "With data.check=false they are scored as they are.")
     if distributed.is_main():
         write_evidence(folder, evaluation, config, config.data.val_split, *checkpoint)

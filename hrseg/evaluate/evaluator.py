@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from hrseg import distributed
+from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import read_mask
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics import (
@@ -63,7 +64,7 @@ class Judge:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset,
         *,
         definition: str | None = None,
         cluster: str | None = None,
@@ -73,7 +74,7 @@ class Judge:
         self.dataset, self.cluster, self._start = dataset, cluster, time.perf_counter()
         self.space: LabelSpace = dataset.space
         if boundary_ratio is None:
-            boundary_ratio = getattr(dataset, "BOUNDARY_RATIO", 0.02)
+            boundary_ratio = dataset.boundary_ratio
         self.instances = _instances(dataset)
         self.total = ConfusionMatrix(
             len(self.space.classes),
@@ -83,7 +84,7 @@ class Judge:
         )
         self.per_image = PerImage(
             self.space,
-            str(definition or getattr(dataset, "DEFINITION", "cityscapes")),
+            str(definition or dataset.definition),
             void_predictions=void_predictions,
             instance_classes=self.instances.classes if self.instances else (),
             instance_categories=self.instances.categories if self.instances else (),
@@ -152,8 +153,8 @@ class Judge:
         label_ids: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pixels by true and predicted class, and what the objects add; all is counted in runs."""
-        assert self.instances is not None
         path, classes, ids = self.dataset.instance_path(index), len(self.space.classes), self.dataset.label_ids
+        assert self.instances is not None and path is not None and ids is not None
         instance_ids = read_mask(path)
         if instance_ids.shape != target.shape:
             size = "x".join(map(str, instance_ids.shape))
@@ -177,13 +178,13 @@ class Judge:
             raise DataError(path, f"{error}.") from error
 
 
-def cluster_of(dataset: Any, index: int, cluster: str | None) -> str:
+def cluster_of(dataset: Dataset, index: int, cluster: str | None) -> str:
     """What an image belongs to together with its neighbours. Raises ConfigError where the expression finds nothing."""
     name = dataset.names[index]
     if cluster == "image":
         return name
     if cluster is None:
-        return dataset.cluster(index) if hasattr(dataset, "cluster") else name
+        return dataset.cluster(index)
     return cluster_of_name(name, cluster)
 
 
@@ -197,9 +198,9 @@ def cluster_of_name(name: str, cluster: str) -> str:
     return found[1] if found.re.groups and found[1] is not None else found[0]
 
 
-def _instances(dataset: Any) -> InstanceIoU | None:
+def _instances(dataset: Dataset) -> InstanceIoU | None:
     """For a data set with a label table and a file of instance ids for each image."""
-    if not hasattr(dataset, "instance_path"):
+    if dataset.label_table is None:
         return None
     paths: list[Path | None] = [dataset.instance_path(i) for i in range(len(dataset))]
     missing = [path for path in paths if path is None or not path.exists()]

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from hrseg import distributed
+from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import list_files, read_mask
 from hrseg.data.pairs import ValueTable
 from hrseg.errors import ConfigError, DataError, HrsegError
@@ -29,7 +30,7 @@ Ids = Literal["classes", "labels"]  # 0 to K - 1; as in the data set's own masks
 SHOWN = 5  # names in one message
 
 
-def find(folder: Path, dataset: Any) -> list[Path]:
+def find(folder: Path, dataset: Dataset) -> list[Path]:
     """The PNG of each image, in the order of the data set.
 
     It has the image's name, with or without the folders in it; for Cityscapes it begins with the image's city, sequence
@@ -37,7 +38,7 @@ def find(folder: Path, dataset: Any) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder.", "--predictions names a folder of PNG files.")
-    key = getattr(dataset, "image_key", lambda stem: stem)
+    key = dataset.image_key
     names, files = dataset.names, list_files(folder, (".png",))
     stems = _grouped({name: key(name.rpartition("/")[2]) for name in names})
     by_key = _grouped({name: key(name.rpartition("/")[2]) for name in files})
@@ -82,9 +83,9 @@ class Predictions:
     a label that is no class, counts as a miss. check: refuse a set that can only be a mistake.
     """
 
-    def __init__(self, dataset: Any, folder: Path, ids: Ids | None = None, *, check: bool = True):
+    def __init__(self, dataset: Dataset, folder: Path, ids: Ids | None = None, *, check: bool = True):
         self.dataset, self.folder, self.check = dataset, folder, check
-        self.ids = ids or getattr(dataset, "PREDICTIONS", "classes")
+        self.ids = ids or dataset.prediction_ids
         space = dataset.space
         if space.task is Task.MULTILABEL:
             raise ConfigError(
@@ -95,7 +96,7 @@ class Predictions:
         self._classes = ValueTable(
             {space.ignore_index: space.ignore_index, **{i: i for i in classes}}, space.ignore_index
         )
-        self._table = getattr(dataset, "label_table", None) if self.ids == "labels" else None
+        self._table = dataset.label_table if self.ids == "labels" else None
         if self._table is not None:
             known = {label.id: label.train_id for label in self._table if label.id >= 0}
             self._labels = ValueTable(known, space.ignore_index)
@@ -143,7 +144,7 @@ class Predictions:
 
     def _counted(self, judge: Judge, index: int) -> _Counted:
         dataset = self.dataset
-        target = dataset.read_target(index) if hasattr(dataset, "read_target") else dataset[index][1]
+        target = dataset.read_target(index)
         if target is None:
             raise DataError(dataset.names[index], "has no labels to score against.", "Choose another split.")
         prediction, label_ids = self.read(index)
@@ -171,9 +172,10 @@ class Submission:
     already.
     """
 
-    def __init__(self, dataset: Any, folder: Path):
-        if not hasattr(dataset, "image_key"):
+    def __init__(self, dataset: Dataset, folder: Path):
+        if dataset.label_table is None or dataset.label_ids is None:
             raise ConfigError("--submit", "writes what the Cityscapes server wants.", "Use data.dataset=cityscapes.")
+        self.label_table, self.label_ids = dataset.label_table, dataset.label_ids
         self.dataset, self.folder, self.archive = dataset, folder, folder.with_name(f"{folder.name}.zip")
         self._unfinished = folder.with_name(f".{folder.name}.unfinished")
         self._unfinished_archive = folder.with_name(f".{folder.name}.zip.unfinished")
@@ -197,12 +199,11 @@ class Submission:
             self._unfinished_archive.unlink(missing_ok=True)
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
-        with Image.open(self.dataset.images[index]) as image:
-            width, height = image.size
+        height, width = self.dataset.image_size(index)
         if prediction.shape != (height, width):
             sizes = f"{prediction.shape[0]}x{prediction.shape[1]}, the image {height}x{width}"
             raise DataError(self.dataset.names[index], f"its prediction is {sizes}.", "The server wants full size.")
-        Image.fromarray(self.dataset.label_ids[prediction]).save(self._unfinished / self._name(index))
+        Image.fromarray(self.label_ids[prediction]).save(self._unfinished / self._name(index))
 
     def finish(self) -> Path | None:
         """Check all files as they lie on disk, zip them, give them their place. The archive, in the first process."""
@@ -216,7 +217,7 @@ class Submission:
             raise DataError(
                 self._unfinished, f"{len(differing)} files are missing or too many, such as {differing[0]}."
             )
-        allowed = [0, *(label.id for label in self.dataset.label_table if not label.ignored)]
+        allowed = [0, *(label.id for label in self.label_table if not label.ignored)]
         with zipfile.ZipFile(self._unfinished_archive, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
             for name in sorted(expected):
                 path = self._unfinished / name

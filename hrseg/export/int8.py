@@ -98,7 +98,7 @@ def _images(
 def _miou(run: Runner, loaded: Loaded, module: Deployed, dtype: torch.dtype, size: Size | None) -> float:
     space, config = loaded.space, loaded.config
     dataset = build.dataset(config, config.data.val_split)
-    definition = str(config.eval.definition or getattr(dataset, "DEFINITION", "cityscapes"))
+    definition = str(config.eval.definition or dataset.definition)
     total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=space.task is Task.MULTILABEL)
     for image, target in _images(loaded, dataset, module, dtype, size):
         if target is not None:

@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from hrseg import distributed
+from hrseg.data.dataset import Dataset
 from hrseg.errors import DataError
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation
@@ -130,7 +130,11 @@ class Examples:
 
 
 def collect(
-    dataset: Any, normalisation: Normalisation, predictions: dict[int, Labels], indices: Sequence[int], ious: np.ndarray
+    dataset: Dataset,
+    normalisation: Normalisation,
+    predictions: dict[int, Labels],
+    indices: Sequence[int],
+    ious: np.ndarray,
 ) -> Examples:
     """The examples of an evaluation: all predictions that were kept, and photos of the worst and typical images.
 
@@ -142,6 +146,7 @@ def collect(
     for position in (*worst, *typical):
         index, kind = list(kept)[position], "worst" if position in worst else "typical"
         image, target, name = dataset[index]
+        assert target is not None  # it was scored
         truth = reduced(target)
         rgb = pictures.displayable(image, normalisation)
         buffer = io.BytesIO()

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from hrseg import config as settings
 from hrseg import distributed
-from hrseg.build import Dataset
 from hrseg.config import Config, DataConfig, ModelConfig
+from hrseg.data.dataset import Dataset
 from hrseg.errors import ConfigError, HrsegError, WeightsError
 from hrseg.task import LabelSpace
 from hrseg.weights import checkpoint

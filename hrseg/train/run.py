@@ -18,6 +18,7 @@ from hrseg.build import memory
 from hrseg.build import optimizer as optim
 from hrseg.config import Config, TrainConfig
 from hrseg.data.checks import find_problems, refuse
+from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Batch, Loader, Normalise, iterations_per_epoch, train_loader
 from hrseg.data.transforms import train_transform
 from hrseg.errors import ConfigError, DataError, HrsegError
@@ -338,7 +339,7 @@ def _batch_size_of_process(config: Config) -> int:
     return config.train.batch_size // distributed.world_size()
 
 
-def _first_sample(train_set: Any, require_sound: Callable[[], None]) -> Sample:
+def _first_sample(train_set: Dataset, require_sound: Callable[[], None]) -> Sample:
     """The first image; where it cannot be read, the check tells it together with all else."""
     try:
         return train_set[0]
@@ -347,8 +348,8 @@ def _first_sample(train_set: Any, require_sound: Callable[[], None]) -> Sample:
         raise
 
 
-def _require_same_channels(train_set: Any, val_set: Any) -> None:
-    channels = [getattr(dataset, "in_channels", None) for dataset in (train_set, val_set)]
+def _require_same_channels(train_set: Dataset, val_set: Dataset) -> None:
+    channels = [dataset.in_channels for dataset in (train_set, val_set)]
     if channels[0] != channels[1]:
         what = f"training images have {channels[0]} channels, validation images {channels[1]}."
         raise DataError("data", what, "Bring them to the same kind.")

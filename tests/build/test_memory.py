@@ -9,6 +9,7 @@ import torch
 import hrseg
 from hrseg.build import memory
 from hrseg.config import parse
+from hrseg.data.dataset import Dataset
 from hrseg.errors import ConfigError
 from hrseg.task import LabelSpace, Sample, SegmentationClass
 
@@ -55,7 +56,7 @@ def test_sizes_beyond_the_memory_are_refused_by_their_setting(settings, where):
     assert where in caught.value.where
 
 
-class Images:
+class Images(Dataset):
     space = SPACE
 
     def __getitem__(self, i: int) -> Sample:

@@ -24,7 +24,7 @@ def make(root: Path, mask: object) -> Path:
 def test_0_is_ignored_and_1_to_150_are_the_classes(tmp_path):
     val = ADE20K(make(tmp_path, [[0, 1, 2, 150], [150, 0, 0, 13]]), "val")
     assert val[0].target.tolist() == [[255, 0, 1, 149], [149, 255, 255, 12]]
-    assert val.names == ["ADE_val_00000001"] and val.DEFINITION == "ade20k"
+    assert val.names == ["ADE_val_00000001"] and val.definition == "ade20k"
     assert check(val, progress=False) == []
 
 

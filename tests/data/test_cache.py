@@ -11,6 +11,7 @@ from PIL import Image
 from hrseg.commands.cache import main
 from hrseg.config import AugmentConfig
 from hrseg.data import cache, folder
+from hrseg.data.dataset import Dataset
 from hrseg.data.loader import TrainSet, eval_loader, train_loader
 from hrseg.data.transforms import train_transform
 from hrseg.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ def open_cache(root, kind="raw", **options):
     return dataset, cache.cached(dataset, kind, root / ".hrseg_cache", root, progress=False, **options)
 
 
-class Made:
+class Made(Dataset):
     """A data set in memory that has its files."""
 
     space = LabelSpace((SegmentationClass("a", (0, 0, 0)),) * 2)
@@ -81,7 +82,7 @@ def test_any_window_of_any_image_and_mask_is_that_of_the_array(tmp_path, kind, d
     target = rng.integers(0, 2, (2, 150, 40), np.uint8)
     (tmp_path / "a").write_bytes(b"source")
     made = Made([Sample(bits.view(dtype), target, "a")], tmp_path)
-    sample = cache.cached(made, kind, tmp_path / "cache", tmp_path, progress=False).open(0)
+    sample = cache.cached(made, kind, tmp_path / "cache", tmp_path, progress=False).open_sample(0)
     for _ in range(30):
         (top, bottom), (left, right) = (sorted(rng.choice(side + 1, 2, replace=False)) for side in (150, 40))
         window = (slice(top, bottom), slice(left, right))
@@ -114,7 +115,7 @@ def test_workers_read_the_cache_and_it_can_be_sent_to_them(root):
 def test_a_crop_reads_only_its_strips(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     made = Made([Sample(np.zeros((256, 64, 3), np.uint8), None, "a")], tmp_path)
-    image = cache.cached(made, "strips", tmp_path / "cache", tmp_path, progress=False).open(0).image
+    image = cache.cached(made, "strips", tmp_path / "cache", tmp_path, progress=False).open_sample(0).image
     start, end = image.starts[1:3]
     content = bytearray(image.path.read_bytes())
     content[:start], content[end : image.starts[-1]] = bytes(start), bytes(image.starts[-1] - end)
@@ -167,7 +168,7 @@ def test_a_file_that_was_cut_short_is_made_again(root):
     _, cached = open_cache(root)
     with cached.paths[0].open("r+b") as file:
         file.truncate(3000)
-    assert (open_cache(root)[1][0].image == cached.dataset[0].image).all()
+    assert (open_cache(root)[1][0].image == cached.whole[0].image).all()
 
 
 def _open(root, kind):
@@ -205,8 +206,11 @@ def test_a_size_that_does_not_fit_on_the_disk_is_told_before(root, monkeypatch):
 
 
 def test_a_data_set_without_files_cannot_be_cached(tmp_path):
-    with pytest.raises(ConfigError, match=r"list cannot be cached: it has no files\(i\) and meaning\(\)"):
-        cache.cached([], "raw", tmp_path, tmp_path)
+    class Samples(Dataset):
+        space, names = Made.space, ("one",)
+
+    with pytest.raises(ConfigError, match=r"Samples cannot be cached: it has no files\(i\) and meaning\(\)"):
+        cache.cached(Samples(), "raw", tmp_path, tmp_path)
 
 
 def test_multilabel_masks_are_cached_layer_by_layer(root):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hrseg.data.camvid import CamVid
 from hrseg.data.checks import check, require_sound
+from hrseg.data.dataset import Dataset, as_dataset
 from hrseg.data.folder import Folder
 from hrseg.errors import DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass
@@ -115,7 +116,7 @@ def test_training_is_stopped_with_one_message_for_all_splits(tmp_path):
     assert lines[20].startswith(f"- {tmp_path}/images/train/t.png: ") and lines[21] == "- and 7 more."
 
 
-class Lab:
+class Lab(Dataset):
     """A data set of one's own, with nothing but samples."""
 
     space = LabelSpace((SegmentationClass("a", (1, 2, 3)), SegmentationClass("b", (3, 2, 1))))
@@ -152,7 +153,7 @@ def test_the_example_of_the_documentation_is_a_sound_data_set():
     exec(code, scope)
     tiles = scope["Tiles"]("anywhere", "train", size=16)
     assert tiles[0].image.shape == (16, 16, 4)
-    assert check(tiles, progress=False) == []
+    assert check(as_dataset(tiles), progress=False) == []
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hrseg.config import AugmentConfig
+from hrseg.data.dataset import Dataset
 from hrseg.data.loader import (
     Normalise,
     TrainSampler,
@@ -33,7 +34,7 @@ AUGMENT = AugmentConfig(
 )
 
 
-class Noise:
+class Noise(Dataset):
     """A data set in memory: sizes, a type and a place that cannot be read."""
 
     def __init__(self, sizes, dtype=np.uint8, channels=3, space=SPACE, bad=None, labels=True):

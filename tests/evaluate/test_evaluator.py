@@ -10,7 +10,6 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from torch import nn
 
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.cityscapes_labels import id_to_train_id
+from hrseg.data.dataset import Dataset
 from hrseg.data.folder import Folder
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.evaluate import evaluation
@@ -355,8 +355,13 @@ def test_overlapping_labels_are_judged_one_by_one():
     target[:, :3] = 255
     classes = tuple(SegmentationClass(name, (0, 0, 0)) for name in "abc")
 
+    class One(Dataset):
+        names = ("one",)
+
     def judge(space):
-        return Judge(SimpleNamespace(space=space, names=["one"]))
+        dataset = One()
+        dataset.space = space
+        return Judge(dataset)
 
     together = judge(LabelSpace(classes, Task.MULTILABEL))
     together.add(0, together.count(0, prediction, target))

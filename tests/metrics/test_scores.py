@@ -87,7 +87,7 @@ def test_ade20k_is_scored_as_the_challenge_does():
         counts.update(prediction, np.where(target == 0, 255, target - 1))
     found = counts.compute()
     assert (pixel_accuracy(found), miou(found, "ade20k")) == pytest.approx(as_ade20k_does(predictions, targets, 150))
-    assert ADE20K.DEFINITION == "ade20k"
+    assert ADE20K.definition == "ade20k"
 
 
 def test_one_false_pixel_makes_an_absent_class_a_zero():
