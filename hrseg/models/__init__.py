@@ -1,4 +1,4 @@
-"""Encoders and architectures, in segmentation_models_pytorch's style."""
+"""Encoders and architectures, in the style of segmentation_models_pytorch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hrseg.models.pose import PoseHRNet
 
 __all__ = ["ARCHITECTURES", "C1", "HRNetV2", "HRNetV2p", "OCRNet", "PoseHRNet", "register"]
 
-OWN: dict[str, type[nn.Module]] = {"hrnetv2": HRNetV2, "ocrnet": OCRNet, "c1": C1}
+OWN_ARCHITECTURES: dict[str, type[nn.Module]] = {"hrnetv2": HRNetV2, "ocrnet": OCRNet, "c1": C1}
 # Every architecture by the name that YAML and smp.create_model use: smp's, and hrseg's own.
-ARCHITECTURES: dict[str, type[nn.Module]] = {**smp.MODEL_ARCHITECTURES_MAPPING, **OWN}
+ARCHITECTURES: dict[str, type[nn.Module]] = {**smp.MODEL_ARCHITECTURES_MAPPING, **OWN_ARCHITECTURES}
 
 
 def register() -> None:
@@ -25,9 +25,9 @@ def register() -> None:
     Twice is harmless. Raises RuntimeError where smp has another piece of one of the names.
     """
     encoder.register()
-    for name, cls in OWN.items():
+    for name, cls in OWN_ARCHITECTURES.items():
         for other in (smp.MODEL_ARCHITECTURES_MAPPING.get(name), getattr(smp, cls.__name__, None)):
-            if other is not None and not encoder.same_class(other, cls):
+            if other is not None and not encoder.is_same_class(other, cls):
                 raise RuntimeError(
                     f"smp already has an architecture {cls.__name__}, {other.__module__}.{other.__qualname__}: "
                     "hrseg cannot register its own."

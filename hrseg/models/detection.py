@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.models.hrnetv2 import four_scales
+from hrseg.models.four_scale_model import four_scale_encoder
 from hrseg.models.ocrnet import concatenate
 
 # How the names of the neck's parameters begin in the reference checkpoints, and here.
@@ -60,7 +60,7 @@ class HRNetV2p(nn.Module):
         out_channels: int = 256,
     ):
         super().__init__()
-        self.encoder, channels = four_scales(encoder_name, encoder_weights, in_channels)
+        self.encoder, channels = four_scale_encoder(encoder_name, encoder_weights, in_channels)
         self.neck = HRFPN(channels, out_channels)
         self.out_channels = out_channels  # torchvision's detectors ask for it
 

@@ -180,7 +180,7 @@ def get_preprocessing_params(encoder_name: str, pretrained: str = "imagenet") ->
     return {key: list(settings[key]) if key != "input_space" else settings[key] for key in PREPROCESSING}
 
 
-def same_class(a: type, b: type) -> bool:
+def is_same_class(a: type, b: type) -> bool:
     """Whether two classes are one, also where a module was loaded twice."""
     return (a.__module__, a.__qualname__) == (b.__module__, b.__qualname__)
 
@@ -193,7 +193,7 @@ def register() -> None:
     known = smp.encoders.encoders
     entries = encoder_entries()
     for name, entry in entries.items():
-        if name in known and not same_class(known[name]["encoder"], entry["encoder"]):
+        if name in known and not is_same_class(known[name]["encoder"], entry["encoder"]):
             other = known[name]["encoder"]
             raise RuntimeError(
                 f"smp already has an encoder '{name}', from {other.__module__}.{other.__qualname__}: "

@@ -1,4 +1,4 @@
-"""OCRNet: every pixel is told about the object regions it belongs to, over any smp encoder's concatenated features.
+"""OCRNet: every pixel attends to the object regions it belongs to, over any smp encoder's concatenated features.
 
 Source: Yuan et al., Object-Contextual Representations for Semantic Segmentation, ECCV 2020 (arXiv 1909.11065).
 """
@@ -6,18 +6,16 @@ Source: Yuan et al., Object-Contextual Representations for Semantic Segmentation
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.base import ClassificationHead, SegmentationModel
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from segmentation_models_pytorch.base.initialization import initialize_head
-from segmentation_models_pytorch.base.utils import is_torch_compiling
 from torch import Tensor, nn
 
-from hrseg.models.hrnetv2 import HRNetV2Head, TrainOutput, four_scales, takes_any_size
+from hrseg.models.four_scale_model import FourScaleModel, TrainOutput
+from hrseg.models.hrnetv2 import HRNetV2Head
 
 # How the names of the heads' parameters begin in the reference checkpoints, and here; one to one.
 REFERENCE_NAMES = (
@@ -62,8 +60,8 @@ def concatenate(scales: list[Tensor], align_corners: bool) -> Tensor:
 class OCRDecoder(nn.Module):
     """Features [N, in_channels, h, w] and coarse logits of the regions [N, K, h, w] to [N, 512, h, w].
 
-    A region is represented by the mean of its pixels; each pixel attends to the K regions, and what it hears is
-    concatenated before what it is.
+    A region is represented by the weighted mean of its pixels; each pixel attends to the K regions, and the context it
+    gathers is concatenated with its own features, context first.
     """
 
     def __init__(self, in_channels: int):
@@ -89,12 +87,12 @@ class OCRDecoder(nn.Module):
         return self.mix(torch.cat([self.context(context), pixels], dim=1))
 
 
-class OCRNet(SegmentationModel):
+class OCRNet(FourScaleModel):
     """Object-contextual representations: image [N, in_channels, H, W] to logits [N, K, H, W].
 
-    The arguments are those of HRNetV2. Training looks at both outputs of `forward_train`; the reference weighs the
-    auxiliary one by 0.4. Raises ValueError for another upsampling than 4 or 1, and for an encoder without features at
-    1/4 to 1/32. Source: HRNet-Semantic-Segmentation, branch HRNet-OCR, where align_corners is True.
+    The arguments are those of HRNetV2. Training uses both outputs of `forward_train`; the reference weights the
+    auxiliary one by 0.4. Raises ValueError as HRNetV2 does.
+    Source: HRNet-Semantic-Segmentation, branch HRNet-OCR, where align_corners is True.
     """
 
     @supports_config_loading
@@ -108,22 +106,19 @@ class OCRNet(SegmentationModel):
         upsampling: int = 4,
         align_corners: bool = False,
         aux_params: dict[str, Any] | None = None,
+        encoder_depth: int = 5,
     ):
-        if upsampling not in (1, 4):
-            raise ValueError(f"upsampling must be 4 (the image's size) or 1 (the finest feature's), not {upsampling}")
-        super().__init__()
-        self.encoder, channels = four_scales(encoder_name, encoder_weights, in_channels)
-        self.requires_divisible_input_shape = not takes_any_size(self.encoder, in_channels)
-        width = sum(channels)
+        super().__init__(
+            "ocrnet", encoder_name, encoder_weights, in_channels, upsampling=upsampling, encoder_depth=encoder_depth
+        )
+        width = sum(self.scale_channels)
         self.aux_head = nn.Sequential(*conv_bn_relu(width, width, bias=True), nn.Conv2d(width, classes, 1))
         self.decoder = OCRDecoder(width)
         self.segmentation_head = HRNetV2Head(
             PIXEL_CHANNELS, classes, activation=activation, align_corners=align_corners
         )
-        self.classification_head = ClassificationHead(channels[-1], **aux_params) if aux_params else None
-        self.upsampling = upsampling
+        self.add_classification_head(aux_params)
         self.align_corners = align_corners
-        self.name = f"ocrnet-{encoder_name}"
         self.initialize()
 
     def initialize(self) -> None:
@@ -131,31 +126,17 @@ class OCRNet(SegmentationModel):
         if self.classification_head is not None:
             initialize_head(self.classification_head)
 
-    def forward(self, x):  # TorchScript finds out by itself whether a tensor or a pair comes back
-        logits, _, coarsest = self._outputs(x)
-        if self.classification_head is not None:
-            return logits, self.classification_head(coarsest)
-        return logits
+    def decode(self, features: list[Tensor]) -> Tensor:
+        scales = concatenate(features[-4:], self.align_corners)
+        return self.decoder(scales, self.aux_head(scales))
 
     @torch.jit.unused
     def forward_train(self, x: Tensor) -> TrainOutput:
         """Main and auxiliary logits, both of the size that `forward` gives."""
-        logits, regions, _ = self._outputs(x)
-        size = logits.shape[-2:]
-        aux = F.interpolate(regions, size=size, mode="bilinear", align_corners=self.align_corners)
-        return TrainOutput(logits, self.segmentation_head.activation(aux))
-
-    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, the coarse logits of the regions at 1/4, and the encoder's coarsest feature."""
-        if not (torch.jit.is_scripting() or torch.jit.is_tracing() or is_torch_compiling()):
-            self.check_input_shape(x)
-        features = self.encoder(x)
+        features = self.features(x)
         scales = concatenate(features[-4:], self.align_corners)
         regions = self.aux_head(scales)
-        size = x.shape[-2:] if self.upsampling == 4 else scales.shape[-2:]
-        return self.segmentation_head(self.decoder(scales, regions), size), regions, features[-1]
-
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> str | None:
-        """As smp's, with encoder_weights null: the weights are in the file, so that loading asks no hub."""
-        self.config["encoder_weights"] = None
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        size = self.logits_size(x, features)
+        logits = self.segmentation_head(self.decoder(scales, regions), size)
+        aux = F.interpolate(regions, size=size, mode="bilinear", align_corners=self.align_corners)
+        return TrainOutput(logits, self.segmentation_head.activation(aux))

@@ -12,7 +12,7 @@ from torch import nn
 
 import hrseg
 from hrseg import build, config
-from hrseg.models.hrnetv2 import TrainOutput
+from hrseg.models.four_scale_model import TrainOutput
 from hrseg.models.ocrnet import REFERENCE_NAMES, OCRNet
 from hrseg.task import LabelSpace, SegmentationClass
 from tests.conftest import ROOT
