@@ -8,8 +8,10 @@ import functools
 import gc
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -73,11 +75,41 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def parser(description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help ends with calls that work."""
+_program: ContextVar[str | None] = ContextVar("program", default=None)
+
+
+@contextlib.contextmanager
+def called_as(program: str) -> Iterator[None]:
+    """Within the block, help names this program (`hrseg train`) instead of the script (`tools/train.py`)."""
+    before = _program.set(program)
+    try:
+        yield
+    finally:
+        _program.reset(before)
+
+
+def parser(description: str, epilog: str, *, program: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help ends with calls that work.
+
+    The texts show calls of scripts in a clone, `tools/NAME.py configs/NAME.yaml`. Where the command was called as
+    `hrseg NAME`, they become calls of that. program: the name in the usage line; None: as it was called.
+    """
+    program = program or _program.get()
+    if program:
+        description, epilog = _as_installed(description), _as_installed(epilog)
     return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+
+
+def _as_installed(text: str) -> str:
+    text = re.sub(r"(torchrun .*?)tools/(\w+)\.py", r"\1-m hrseg \2", text)
+    text = re.sub(r"tools/(\w+)\.py", r"hrseg \1", text)
+    return re.sub(r"\bconfigs/(\w+\.yaml)", r"\1", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from hrseg.config.shipped import find_config
 from hrseg.errors import ConfigError
 
 MOST_BYTES = 16 * 2**20  # of a YAML file
@@ -91,8 +92,11 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def read_with_base(path: str | Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file's mapping merged over the one named by its `base` (relative to the file)."""
-    path = Path(path)
+    """A YAML file's mapping merged over the one named by its `base` (relative to the file).
+
+    path: a file, or the name of a config that comes with hrseg.
+    """
+    path = Path(path) if _above else find_config(Path(path))
     plain = read_yaml(path)
     if plain is None:
         plain = {}
