@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from hrseg.commands.compare import compare, main
+from hrseg.commands.compare import main
 from hrseg.errors import ConfigError, DataError
+from hrseg.evaluate.comparison import paired_differences
 from hrseg.metrics import ImageCounts, PerImage, scores_of
 from tests.metrics.test_per_image import matrices, space
 
@@ -41,10 +42,10 @@ def saved(folder, per_image: PerImage, seed: int = 0, **settings) -> str:
 
 def test_a_difference_is_that_of_the_scores_and_turns_its_sign():
     a, b = run(0.1, 1), run(0.0, 2)
-    found, turned = compare([a], [b], classes=True), compare([b], [a])
+    found, turned = paired_differences([a], [b], classes=True), paired_differences([b], [a])
     for definition in ("cityscapes", "smp"):
         expected = scores_of(a, definition).miou - scores_of(b, definition).miou
-        assert compare([a], [b], definition=definition)["miou"].difference == pytest.approx(expected)
+        assert paired_differences([a], [b], definition=definition)["miou"].difference == pytest.approx(expected)
     assert turned["miou"].difference == -found["miou"].difference and found["miou"].shown
     assert found["c1"].difference == scores_of(a).classes[1].iou - scores_of(b).classes[1].iou
 
@@ -95,14 +96,14 @@ def test_runs_of_one_method_differ_in_the_seed_alone(tmp_path, capsys, caplog):
 )
 def test_runs_on_different_data_are_refused(other, message):
     with pytest.raises(DataError, match=message):
-        compare([run()], [other])
+        paired_differences([run()], [other])
 
 
 def test_runs_scored_differently_need_a_word(tmp_path):
     with pytest.raises(ConfigError, match=r"cityscapes and smp.*--definition"):
-        compare([run()], [run(definition="smp")])
+        paired_differences([run()], [run(definition="smp")])
     with pytest.raises(ConfigError, match="--cluster"):
-        compare([run()], [run(clusters=3)])
+        paired_differences([run()], [run(clusters=3)])
     words = [saved(tmp_path / "a", run()), saved(tmp_path / "b", run(clusters=3, definition="smp"))]
     assert main([*words, "--cluster", r"\d$", "--definition", "hrnet"]) == 0
 

@@ -11,6 +11,7 @@ import yaml
 from hrseg import config
 from hrseg.commands import sweep
 from hrseg.errors import ConfigError
+from hrseg.train.sweep import sweep_trials, trial_command
 from tests.conftest import ROOT
 
 DEMO = yaml.safe_load((ROOT / "configs" / "sweeps" / "demo.yaml").read_text())
@@ -18,9 +19,9 @@ DEMO = yaml.safe_load((ROOT / "configs" / "sweeps" / "demo.yaml").read_text())
 
 def test_a_grid_is_every_combination_and_a_random_sweep_the_same_for_a_seed():
     grid = {"method": "grid", "parameters": {"a.b": {"values": [1, 2]}, "c": {"values": ["x", "y"]}, "d": {"value": 5}}}
-    assert sweep.trials(grid, "f") == [{"a.b": a, "c": c, "d": 5} for a in (1, 2) for c in ("x", "y")]
-    first = sweep.trials(DEMO, "f", seed=1)
-    assert len(first) == 8 and first == sweep.trials(DEMO, "f", seed=1) != sweep.trials(DEMO, "f", seed=2)
+    assert sweep_trials(grid, "f") == [{"a.b": a, "c": c, "d": 5} for a in (1, 2) for c in ("x", "y")]
+    first = sweep_trials(DEMO, "f", seed=1)
+    assert len(first) == 8 and first == sweep_trials(DEMO, "f", seed=1) != sweep_trials(DEMO, "f", seed=2)
     assert all(1e-3 <= t["optim.lr"] <= 1e-2 and t["loss.1.weight"] in (0.25, 0.5, 1.0) for t in first)
 
 
@@ -36,12 +37,12 @@ def test_a_grid_is_every_combination_and_a_random_sweep_the_same_for_a_seed():
 )
 def test_what_cannot_be_done_here_is_told(change, told):
     with pytest.raises(ConfigError, match=told):
-        sweep.trials(DEMO | change, "f")
+        sweep_trials(DEMO | change, "f")
 
 
 def test_the_commands_of_the_demo_are_settings_that_exist():
-    for trial in sweep.trials(DEMO, "f", runs=2):
-        words = sweep.command_line(DEMO, trial, "f")
+    for trial in sweep_trials(DEMO, "f", runs=2):
+        words = trial_command(DEMO, trial, "f")
         after = words[words.index("configs/demo.yaml") + 1 :]
         found = config.load(ROOT / "configs" / "demo.yaml", after)
         assert found.track.wandb == "offline" and found.optim.lr == trial["optim.lr"]
