@@ -17,6 +17,7 @@ import hrseg
 from hrseg import config, losses
 from hrseg.commands import compare, convert, predict, serve
 from hrseg.data import checks
+from hrseg.data.dataset import as_dataset
 from hrseg.evaluate import evaluation as evaluate
 from hrseg.export import exporting as export_command
 from hrseg.models.encoder import SUFFIXES
@@ -181,7 +182,7 @@ def test_the_data_set_of_datasets_is_sound():
     (text,) = blocks("datasets", "python")
     space: dict = {}
     exec(compile(text, "datasets.md", "exec"), space)
-    assert checks.check(space["Tiles"]("unused", "train", size=32), progress=False) == []
+    assert checks.check(as_dataset(space["Tiles"]("unused", "train", size=32)), progress=False) == []
 
 
 @pytest.fixture(scope="module")

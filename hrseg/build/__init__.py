@@ -15,8 +15,9 @@ import numpy as np
 
 from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS, cache, folds
+from hrseg.data.checks import require_sound
 from hrseg.data.dataset import Dataset, as_dataset
-from hrseg.errors import ConfigError, WeightsError, nearest
+from hrseg.errors import ConfigError, DataError, WeightsError, nearest
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
 
 if TYPE_CHECKING:
@@ -52,7 +53,12 @@ def dataset(config: Config, split: str) -> Dataset:
     data = config.data
     if data.folds is not None and split in (data.train_split, data.val_split):
         whole = _split(config, data.train_split)
-        validates = folds.fold_of_each(whole, data.folds) == data.fold
+        try:
+            validates = folds.fold_of_each(whole, data.folds) == data.fold
+        except DataError:
+            if data.check:  # a mask that cannot be read is reported with all else that is wrong, as without folds
+                require_sound({data.train_split: whole}, workers=data.workers)
+            raise
         chosen = validates if split == data.val_split else ~validates
         return folds.Part(whole, np.flatnonzero(chosen).tolist())
     return _split(config, split)

@@ -14,6 +14,8 @@ from hrseg import build
 from hrseg import installed_packages as installed
 from hrseg.commands import check_data
 from hrseg.config import parse
+from hrseg.data import checks, pairs
+from hrseg.errors import DataError
 from hrseg.report import pictures
 
 
@@ -32,6 +34,9 @@ def scenes(tmp_path):
     (tmp_path / "classes.yaml").write_text("[road, sky, pole]")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": {"root": str(tmp_path), "workers": 2}}))
     return tmp_path
+
+
+FOLDS = ("data.folds=2", "data.fold=0")
 
 
 def save(path, array):
@@ -95,15 +100,55 @@ def test_an_image_of_both_splits_misleads(scenes, capsys):
 
 
 @pytest.mark.parametrize(("shift", "kind"), [(1, "high"), (-1, "low")])
-def test_ids_that_are_off_by_one_are_told_as_such(scenes, capsys, shift, kind):
+@pytest.mark.parametrize("folds", [(), FOLDS])
+def test_ids_that_are_off_by_one_are_told_as_such(scenes, capsys, shift, kind, folds):
     if shift < 0:
         (scenes / "classes.yaml").write_text("[{name: road, id: 1}, {name: sky, id: 2}, {name: pole, id: 3}]")
     else:
         for path in (scenes / "masks").rglob("*.png"):
             mask = np.array(Image.open(path))
             save(path, np.where(mask == 255, 255, mask + 1).astype(np.uint8))
-    assert run(scenes) == 2
+    assert run(scenes, *folds) == 2
     assert f"all ids are one too {kind}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folds", [(), FOLDS])
+def test_a_mask_without_an_image_is_reported(scenes, capsys, folds):
+    save(scenes / "masks/train/stray.png", np.zeros((24, 32), np.uint8))
+    assert run(scenes, *folds) == 2
+    assert f"{scenes}/masks/train/stray.png: a mask without an image." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folds", [(), FOLDS])
+def test_masks_that_all_hold_one_class_are_doubted(scenes, capsys, folds):
+    for path in (scenes / "masks").rglob("*.png"):
+        save(path, np.zeros((24, 32), np.uint8))
+    assert run(scenes, *folds) == 2
+    assert "the masks of split 'train' hold the class road alone" in capsys.readouterr().err
+
+
+def test_the_check_of_folds_decodes_no_image(scenes, monkeypatch):
+    def refuse(path):
+        raise AssertionError(path)
+
+    config = parse({"data": {"root": str(scenes), "folds": 2, "fold": 0}})
+    sets = build.data_sets(config)
+    monkeypatch.setattr(pairs, "read_image", refuse)
+    assert checks.find_problems(sets, progress=False) == []
+    save(scenes / "masks/train/stray.png", np.zeros((24, 32), np.uint8))
+    (scenes / "masks/train/1.png").unlink()
+    with pytest.raises(DataError) as caught:
+        build.data_sets(config)
+    assert "stray.png: a mask without an image." in str(caught.value) and "1.png: has no mask" in str(caught.value)
+    with pytest.raises(DataError, match=r"masks/train/1\.png"):
+        build.data_sets(parse({"data": {"root": str(scenes), "folds": 2, "fold": 0, "check": False}}))
+
+
+def test_an_image_of_two_folds_misleads(scenes, capsys):
+    for i in range(1, 4):
+        shutil.copy(scenes / "images/train/0.png", scenes / f"images/train/{i}.png")
+    assert run(scenes, *FOLDS) == 2
+    assert "the same file, byte by byte, is in split train" in capsys.readouterr().err
 
 
 def test_one_strange_value_is_not_taken_for_a_shift(scenes, capsys):
