@@ -76,10 +76,10 @@ def workspace(shapes, tmp_path_factory):
     photo = np.full((64, 96, 3), 90, np.uint8)
     for name in ("photo.png", "photo.jpg"):
         Image.fromarray(photo).save(root / name)
-    film = cv2.VideoWriter(str(root / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))
+    video = cv2.VideoWriter(str(root / "video.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))
     for _ in range(3):
-        film.write(photo)
-    film.release()
+        video.write(photo)
+    video.release()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         train.train(config.load("configs/folder.yaml", ["data.root=data/mine", *TINY]), Path("runs/folder"))
