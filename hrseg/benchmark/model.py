@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import hrseg
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed, missing
-from hrseg.fast import engines
+from hrseg.fast import engines, torch_private
 from hrseg.fast.fused_graph import laid_out, lower
 from hrseg.fast.optimize import optimize
 from hrseg.models.hrnet import VARIANTS
@@ -56,7 +56,7 @@ def network(options: Options) -> Case:
         sides[f"stock {engine}"] = absent or _stock(engine, theirs, image)
     if not options.short:
         sides["textbook compiled"] = _run(torch.compile(theirs), image)
-    if torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if torch.cuda.is_available() or torch_private.cpu_computes_bf16():
         best = engines.installed("bf16") if options.device == "cpu" else []
         sides["hrseg bf16"] = _run(optimize(ours, best[0] if best else "torch", "bf16"), image)
     else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed
+from hrseg.fast import torch_private
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 
 STEPS, TOLERANCE = 20, 1e-4
@@ -27,7 +28,7 @@ def cases(options: Options) -> Iterator[Case]:
     textbooks = partial(training, theirs, layout=torch.contiguous_format)
     hrsegs = partial(training, ours, layout=torch.channels_last, fused=True)
     sides: dict[str, Side | str] = {"textbook": textbooks(batch), "hrseg": hrsegs(batch)}
-    bf16 = options.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    bf16 = options.device != "cpu" or torch_private.cpu_computes_bf16()
     sides["hrseg bf16"] = hrsegs(batch, autocast=torch.bfloat16) if bf16 else "the processor does not compute in bf16"
     # In float32 both sides, and the textbook's in two layouts too, drift apart by 1e-4 in five steps: rounding grows.
     lengths = {torch.float64: 3 if options.short else STEPS, torch.float32: 2}

@@ -93,13 +93,14 @@ def kept_for_backward(model: nn.Module, shape: tuple[int, ...]) -> int:
     """
     state = model.state_dict(keep_vars=True)
     on_meta = {name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in state.items()}
-    own = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    # A storage is one Python object as long as somebody holds it, so sets count each once.
+    own = {tensor.untyped_storage() for tensor in on_meta.values()}
+    kept: set[torch.UntypedStorage] = set()
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
+        if storage not in own:
+            kept.add(storage)
         return tensor
 
     was_training = model.training
@@ -111,7 +112,7 @@ def kept_for_backward(model: nn.Module, shape: tuple[int, ...]) -> int:
         return 0
     finally:
         model.train(was_training)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in kept)
 
 
 def _call(model: nn.Module, forward: str, tensors: dict[str, Tensor], image: Tensor) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hrseg.build import piece
 from hrseg.config import OptimConfig, check_options
@@ -116,7 +117,7 @@ class Ema:
                 values.append(value)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, values, None)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
@@ -137,8 +138,10 @@ def freeze(model: nn.Module, names: list[str]) -> None:
 
 def training_mode(model: nn.Module, *, freeze_bn: bool, frozen: list[str]) -> None:
     """Set training mode, but evaluation mode for frozen modules and, with freeze_bn, for all batch norms."""
+    from hrseg.models.hrnet import BATCH_NORMS
+
     model.train()
     for name, module in model.named_modules():
-        is_bn = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        is_bn = isinstance(module, BATCH_NORMS)
         if (freeze_bn and is_bn) or name in frozen:
             module.eval()

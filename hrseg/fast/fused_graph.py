@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from hrseg.fast import torch_private
 from hrseg.fast.narrow_batch_norm import WideBatchNorm2d
 
+# Modules that change nothing in evaluation.
+PASSED_OVER = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 GROUP_CHANNELS = 96  # of the wide features, made at once
 
 
@@ -28,12 +35,8 @@ GROUP_CHANNELS = 96  # of the wide features, made at once
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], relu: bool) -> Tensor:
     """A convolution, then a ReLU if asked. shape: stride, padding, dilation, groups."""
-    if _onednn(x):
-        stride, padding, dilation, groups = shape
-        after = "relu" if relu else "none"
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, padding, stride, dilation, groups, after, [], ""
-        )
+    if torch_private.can_fuse_convolution(x):
+        return torch_private.convolution(x, weight, bias, shape, relu)
     y = F.conv2d(x, weight, bias, *shape)
     return F.relu_(y) if relu else y
 
@@ -42,16 +45,8 @@ def conv_add(
     x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], relu: bool, other: Tensor, inplace: bool
 ) -> Tensor:
     """A convolution added to `other`, then a ReLU if asked. inplace: the result may take the place of `other`."""
-    if _onednn(x):
-        stride, padding, dilation, groups = shape
-        after = "relu" if relu else None
-        if inplace:
-            return torch.ops.mkldnn._convolution_pointwise_.binary(
-                other, x, weight, bias, padding, stride, dilation, groups, "add", 1.0, after, [], None
-            )
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, weight, bias, padding, stride, dilation, groups, "add", 1.0, after, [], None
-        )
+    if torch_private.can_fuse_convolution(x):
+        return torch_private.convolution_add(x, weight, bias, shape, relu, other, inplace)
     y = F.conv2d(x, weight, bias, *shape).add_(other)
     return F.relu_(y) if relu else y
 
@@ -71,13 +66,6 @@ def upsample_add(
     for x in plain:
         total += x
     return F.relu_(total) if relu else total
-
-
-def _onednn(x: Tensor) -> bool:
-    """Whether oneDNN's convolutions with something behind them can be called."""
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 # What is known of a value before it is computed: it is a sum of terms.
@@ -188,6 +176,7 @@ class _Lowering:
         self._model, self._old = model, old
         self._new, self._root = fx.Graph(), nn.Module()
         self._known: dict[fx.Node, Any] = {}
+        self._constants = itertools.count()
 
     def graph_module(self) -> fx.GraphModule:
         for node in self._old.nodes:
@@ -205,7 +194,7 @@ class _Lowering:
         args: Any = node.args
         if node.op == "get_attr":
             return operator.attrgetter(str(node.target))(self._model)
-        if isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd):
+        if isinstance(module, PASSED_OVER):
             return self._known[args[0]]
         if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             shape = (module.stride, module.padding, module.dilation, module.groups)
@@ -324,7 +313,7 @@ class _Lowering:
         return known
 
     def _constant(self, tensor: Tensor) -> fx.Node:
-        name = f"constant_{len(self._root._buffers)}"
+        name = f"constant_{next(self._constants)}"
         self._root.register_buffer(name, tensor.detach().clone())
         return self._new.get_attr(name)
 

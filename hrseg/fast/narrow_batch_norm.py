@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hrseg.fast import torch_private
+
 VECTOR = 16  # float32 values; channels that are a multiple of it fill every vector as they are
 PIXELS = 16  # that are taken as one, at most
 WORTH_IT = 2**17  # values of an image batch; below, the calls take longer than the values
@@ -22,7 +24,9 @@ class WideBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         count = pixels_at_once(x) if self.training and self.affine else 1
-        if count == 1 or self.momentum is None or self.running_mean is None or self.running_var is None:
+        if count == 1 or not torch_private.batch_norm_works():
+            return super().forward(x)
+        if self.momentum is None or self.running_mean is None or self.running_var is None:
             return super().forward(x)
         y, mean, variance = _Normalised.apply(x, self.weight, self.bias, self.eps, count)  # type: ignore[no-untyped-call]
         pixels = x.numel() // x.shape[1]
@@ -70,13 +74,12 @@ class _Normalised(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = _wide(x, count)
         precise = wide.to(weight.dtype)
-        means, variances = (part.view(count, -1) for part in torch.batch_norm_update_stats(precise, None, None, 0))
+        means, variances = (part.view(count, -1) for part in torch_private.batch_statistics(precise))
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         w, b, m, v = _repeated(count, weight, bias, mean, variance)
         y = torch.empty_like(x)  # no view, which could not be rectified in place
-        out = (_wide(y, count), mean.new_empty(0), mean.new_empty(0))
-        torch.native_batch_norm(wide, w, b, m, v, False, 0, eps, out=out)
+        torch_private.normalise_into(_wide(y, count), wide, w, b, m, v, eps)
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
         ctx.count = count
         ctx.mark_non_differentiable(mean, variance)
@@ -88,9 +91,8 @@ class _Normalised(torch.autograd.Function):
         x, weight, mean, rsqrt = ctx.saved_tensors
         count, pixels = ctx.count, x.numel() // x.shape[1]
         wide, dy = _wide(x, count), _wide(dy.contiguous(memory_format=torch.channels_last), count)
-        known, sums = (None, None, None, *_repeated(count, mean, rsqrt)), [False, True, True]
-        parts = torch.ops.aten.native_batch_norm_backward(dy, wide, *known, True, 0.0, sums)
-        d_weight, d_bias = (part.view(count, -1).sum(0) for part in parts[1:])
+        parts = torch_private.batch_norm_parameter_gradients(dy, wide, *_repeated(count, mean, rsqrt))
+        d_weight, d_bias = (part.view(count, -1).sum(0) for part in parts)
         # dx = weight * rsqrt * (dy - mean(dy) - (x - mean) * rsqrt * mean(dy * (x - mean) * rsqrt))
         of_dy = weight * rsqrt
         of_x = -of_dy * rsqrt * d_weight / pixels

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Variant(NamedTuple):
@@ -48,7 +47,7 @@ FUSIONS: dict[str, tuple[str, bool | None]] = {
 # What ImageNet and segmentation checkpoints hold beside the network itself.
 HEADS = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.", "last_layer.")
 
-
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Attention = Callable[[int], nn.Module]
 
 
@@ -290,7 +289,7 @@ def initialize(model: nn.Module, init: Literal["default", "reference"], *, pretr
             continue
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.001)
-        elif isinstance(module, _BatchNorm):
+        elif isinstance(module, BATCH_NORMS):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
@@ -298,5 +297,5 @@ def initialize(model: nn.Module, init: Literal["default", "reference"], *, pretr
 def set_bn_momentum(model: nn.Module, momentum: float) -> None:
     """The share of a batch in the running statistics, for every batch norm of a model (torch's own default is 0.1)."""
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BATCH_NORMS):
             module.momentum = momentum

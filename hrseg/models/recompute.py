@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from hrseg.models.hrnet import Bottleneck, HighResolutionModule
+from hrseg.models.hrnet import BATCH_NORMS, Bottleneck, HighResolutionModule
 
 
 class _Recomputed(nn.Module):
@@ -52,7 +51,7 @@ def recompute_activations(model: nn.Module) -> int:
 @contextlib.contextmanager
 def _statistics_left_alone(module: nn.Module) -> Iterator[None]:
     """Batch norms, which have seen this batch already, count it in copies that are thrown away."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.training]
     originals = [dict(norm.named_buffers()) for norm in norms]
     for norm, buffers in zip(norms, originals, strict=True):
         for name, buffer in buffers.items():

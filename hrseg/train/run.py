@@ -102,7 +102,7 @@ def training_step(
     if clip_norm is not None:
         grad_norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
     else:
-        grad_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([p.grad for p in parameters])))
+        grad_norm = total_norm([p.grad for p in parameters if p.grad is not None])
     stepped = not require_finite or not distributed.any_rank(not bool(is_finite(loss, grad_norm, scaler)), loss.device)
     if stepped:
         scaler.step(optimizer)
@@ -111,6 +111,13 @@ def training_step(
     terms = {name: torch.stack([v.terms[name] for v in values]).mean() for name in values[0].terms}
     kept = [v.kept_share for v in values if v.kept_share is not None]
     return StepResult(loss, terms, torch.stack(kept).mean() if kept else None, grad_norm, stepped)
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients as one vector, a scalar."""
+    if hasattr(nn.utils, "get_total_norm"):  # from torch 2.6 on
+        return nn.utils.get_total_norm(gradients)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
 
 
 def is_finite(loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
