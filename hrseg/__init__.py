@@ -35,7 +35,7 @@ __all__ = [
 _MODULES = {"Predictor": "hrseg.predict.predictor", "optimize": "hrseg.fast.optimize"}
 _MODULES |= dict.fromkeys(("HRNetV2", "HRNetV2p", "OCRNet", "PoseHRNet"), "hrseg.models")
 
-registration.with_smp()
+registration.register_with_smp()
 
 
 def __getattr__(name: str) -> Any:

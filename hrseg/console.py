@@ -1,11 +1,10 @@
-"""What all commands share: the exit code, the reading of `key=value`, how numbers of things are told."""
+"""What all commands share: exit codes, parsers, the reading of `key=value`, progress bars, counts in words."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import functools
-import gc
 import logging
 import os
 import re
@@ -31,7 +30,7 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
         for noisy in ("httpx", "urllib3", "huggingface_hub"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        # Each retry without a network is two lines; the error that ends them is told.
+        # Each retry without a network is two lines; the error that ends them is reported.
         logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
         try:
             return main(sys.argv[1:] if argv is None else argv)
@@ -53,16 +52,6 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             return 2
 
     return wrapped
-
-
-@contextlib.contextmanager
-def imports() -> Iterator[None]:
-    """Around the import of torch and all that is built on it: the garbage collector takes a tenth of it for nothing."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _out_of_memory(error: Exception) -> bool:

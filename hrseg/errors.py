@@ -1,4 +1,4 @@
-"""What can be wrong with what a person gave: where, what, and the way out."""
+"""Errors in what the user gave: where, what is wrong, and the way out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConfigError(HrsegError):
 
 
 class DataError(HrsegError):
-    """A data set, an image or a mask cannot be used as it is."""
+    """A data set, an image or a mask cannot be used."""
 
 
 class WeightsError(HrsegError):

@@ -1,4 +1,4 @@
-"""Installed packages that do not fit each other, told before the first of them fails in its own words."""
+"""Installed packages that do not fit each other, reported before one of them fails with an obscure message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("torchvision", "torch", "segmentation-models-pytorch", "timm", "albu
 
 
 def misfits(packages: Sequence[str] = PACKAGES) -> list[str]:
-    """A sentence for each requirement of a package that what is installed does not meet; nothing is imported."""
+    """One sentence for each requirement of a package that the installed packages do not meet; nothing is imported."""
     problems = []
     for package in packages:
         for text in _requirements(package):

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from hrseg.commands import arguments
-from hrseg.console import command, imports
+from hrseg.console import command
 
 
 @command
 def start(argv: Sequence[str]) -> int:
     arguments.test(argv)  # --help and mistakes are answered before the seconds in which torch is imported
-    with imports():
-        from hrseg.evaluate.evaluation import main
+    from hrseg.evaluate.evaluation import main
 
     return main(argv)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from hrseg.commands import arguments
-from hrseg.console import command, imports
+from hrseg.console import command
 from hrseg.train import ahead
 
 
@@ -15,8 +15,7 @@ def start(argv: Sequence[str]) -> int:
     args, config, folder = arguments.train(argv)  # help and mistakes are told before the seconds that torch takes
     main = int(os.environ.get("RANK", 0)) == 0
     looking = ahead.start(config, check=config.data.check and main) if args.replay is None else None
-    with imports():
-        from hrseg.train import loop as train
+    from hrseg.train import loop as train
 
     return train.start(args, config, folder, looking)
 

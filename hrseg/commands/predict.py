@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.console import command, imports, parser
+from hrseg.console import command, parser
 from hrseg.data.large_pictures import MAX_PIXELS, TILE
 from hrseg.errors import ConfigError
 
@@ -16,11 +16,10 @@ from hrseg.errors import ConfigError
 def main(argv: Sequence[str]) -> int:
     """Segment images and videos; 2 where some of them could not be read."""
     args = parsed(argv)
-    with imports():
-        from hrseg import distributed, runtime
-        from hrseg.predict import files
-        from hrseg.predict.input_files import find
-        from hrseg.predict.predictor import Predictor
+    from hrseg import distributed, runtime
+    from hrseg.predict import files
+    from hrseg.predict.input_files import find
+    from hrseg.predict.predictor import Predictor
 
     out = Path(args.out)
     inputs = find(args.input, sys.stdin, out)

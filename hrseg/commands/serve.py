@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.console import command, imports, parser
+from hrseg.console import command, parser
 
 MAX_MIB = 50
 MAX_PIXELS = 50_000_000
@@ -31,9 +31,8 @@ def main(argv: Sequence[str]) -> int:
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="larger images are refused (%(default)s)")
     add("--trust-code", action="store_true", help="run code outside hrseg that the checkpoint names")
     args = options.parse_args(argv)
-    with imports():
-        from hrseg.predict.predictor import Predictor
-        from hrseg.predict.web_page import start_web_page
+    from hrseg.predict.predictor import Predictor
+    from hrseg.predict.web_page import start_web_page
 
     predictor = Predictor(args.checkpoint, args.device, max_pixels=args.max_pixels, trust_code=args.trust_code)
     path = Path(args.checkpoint[0])
