@@ -88,7 +88,7 @@ def _answer(queue, function, *arguments):
 def trained(path, folder):
     """The seconds until the first step, the pairs opened before it, and the memory after some images."""
     opened, first, samples = [], [], []
-    find, began = checks._find_in_pair, time.perf_counter()
+    find, began = checks._look_at_files, time.perf_counter()
 
     def counted(dataset, i, digests):
         opened.append(i)
@@ -100,7 +100,7 @@ def trained(path, folder):
             samples.append((60 * len(first), own_memory()))
         return training.StepResult(torch.zeros(()), {"cross_entropy": torch.zeros(())}, None, torch.zeros(()))
 
-    checks._find_in_pair = counted
+    checks._look_at_files = counted
     training.train(settings.load(path), folder, step=step)
     return first[0], len(opened), samples
 

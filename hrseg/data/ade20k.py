@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrseg.data import compact_strings as packed
+from hrseg.data.compact_strings import compact_names, compact_paths
 from hrseg.data.image_files import list_files
 from hrseg.data.pairs import Pairs, ValueTable, distinct_colors, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -58,8 +58,8 @@ class ADE20K(Pairs):
             raise DataError(folder, "holds no JPEG.", f"data.root is the folder with {LAYOUT}")
         if not self.masks.is_dir():
             raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
-        self.names, self.images = packed.names(found), packed.paths(found.values())
-        self.targets = packed.paths(f"{self.masks}/{name}.png" for name in found)
+        self.names, self.images = compact_names(found), compact_paths(found.values())
+        self.targets = compact_paths(f"{self.masks}/{name}.png" for name in found)
 
     def to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
         return self.table(mask, path, "Is it the annotation of ADEChallengeData2016, rather than of the full ADE20K?")

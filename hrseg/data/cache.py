@@ -358,7 +358,7 @@ def _files(dataset: Dataset, i: int) -> list[Path]:
     return [image, *(masks if isinstance(masks, list) else [masks] if masks else [])]
 
 
-def clear(cache_dir: Path) -> int:
+def clear_caches(cache_dir: Path) -> int:
     """Delete all caches in a folder, and it where nothing else is left; returns the bytes that they took."""
     freed = 0
     for marker in sorted(cache_dir.glob(f"*/{MARKER}")):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrseg.data import compact_strings as packed
+from hrseg.data.compact_strings import compact_names, compact_paths
 from hrseg.data.image_files import list_files
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -46,8 +46,8 @@ class CamVid(Pairs):
             raise DataError(self.root / split, "holds no PNG.", f"data.root is the folder with {LAYOUT}")
         if not self.masks.is_dir():
             raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
-        self.names, self.images = packed.names(found), packed.paths(found.values())
-        self.targets = packed.paths(f"{self.masks}/{name}.png" for name in found)
+        self.names, self.images = compact_names(found), compact_paths(found.values())
+        self.targets = compact_paths(f"{self.masks}/{name}.png" for name in found)
 
     def cluster(self, i: int) -> str:
         """The recorded sequence: 0016E5 of 0016E5_07959."""

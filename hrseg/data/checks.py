@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from hrseg.data import compact_strings as packed
+from hrseg.console import progress as progress_bar
+from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import inspect_image, read_mask
 from hrseg.data.pairs import ranges, size_mismatch, takes_channels
@@ -29,16 +29,6 @@ OPENED_AT_START = 3000
 BLOCK = 1024  # pairs that wait for a thread at a time
 
 
-class _Finding(NamedTuple):
-    """What one pair gave. values: of a mask with a value that is no class."""
-
-    problems: list[str]
-    counts: _Counts | None = None
-    size: tuple[int, int] | None = None
-    values: frozenset[int] = frozenset()
-    digest: bytes = b""
-
-
 class _Counts(NamedTuple):
     """int64 [K] each: pixels of each class or label, and pixels that count for it."""
 
@@ -46,9 +36,19 @@ class _Counts(NamedTuple):
     valid: np.ndarray
 
 
+class _PairResult(NamedTuple):
+    """What the look at one pair gave. unknown_values: all values of a mask that holds a value without a class."""
+
+    problems: list[str]
+    counts: _Counts | None = None
+    size: tuple[int, int] | None = None
+    unknown_values: frozenset[int] = frozenset()
+    digest: bytes = b""
+
+
 @dataclass
 class Examination:
-    """What a data set holds, and what is wrong with it: a sentence each, with its path.
+    """What a data set holds, and what is wrong with it: one sentence per problem, with its path.
 
     opened: pairs that were read. pixels, valid: int64 [K], pixels of each class or label, and those that count for it.
     total: pixels of all masks, ignored ones too. shown_in: int64 [K], masks in which a class occurs. sizes: how many
@@ -64,6 +64,13 @@ class Examination:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     digests: list[bytes] = field(default_factory=list)
 
+    def size_range(self) -> str:
+        """The sizes of the images in a few words."""
+        (low, *_), (*_, high) = (sorted(self.sizes, key=lambda size: size[0] * size[1]) for _ in range(2))
+        if low == high:
+            return f"{low[0]}x{low[1]} (height x width)"
+        return f"of {len(self.sizes)} sizes from {low[0]}x{low[1]} to {high[0]}x{high[1]} (height x width)"
+
 
 def examine(
     dataset: Dataset, *, workers: int = 0, progress: bool = True, at_most: int | None = None, digests: bool = False
@@ -72,46 +79,45 @@ def examine(
 
     Masks are decoded and mapped to classes; of images only size, channels and wholeness are looked at (see
     `inspect_image`), so that it costs a fraction of reading all of them. A data set that is not `checked_by_file` is
-    read sample by sample. workers: threads beside this one (decoding runs outside Python's lock). at_most: open so
-    many pairs, evenly spread; of the others it is only seen whether there is a mask.
+    read sample by sample. workers: threads beside this one (decoding runs outside Python's lock). at_most: open this
+    many pairs, evenly spread; of the others only the presence of the mask is checked.
     """
     length, classes = len(dataset), len(dataset.space.classes)
     opened = min(length, at_most or length)
     chosen = [i * length // opened for i in range(opened)]
-    find: Callable[[int], _Finding]
-    find = (
-        (lambda i: _find_in_pair(dataset, i, digests))
-        if dataset.checked_by_file
-        else (lambda i: _find_in_sample(dataset, i))
-    )
+
+    def look(i: int) -> _PairResult:
+        return _look_at_files(dataset, i, digests) if dataset.checked_by_file else _look_at_sample(dataset, i)
+
     pixels, valid, shown_in = np.zeros((3, classes), np.int64)
-    found = Examination([], pixels, valid, shown_in, opened=opened)
-    values: set[int] = set()
-    bar = tqdm(total=opened, desc="checking", unit="pair", leave=False, disable=not progress,
-               mininterval=0.2 if sys.stderr.isatty() else 10)  # fmt: skip
-    with bar:
-        for finding in _mapped(find, chosen, workers):
-            found.problems += finding.problems
-            values |= finding.values
-            if finding.counts is not None:
-                found.pixels += finding.counts.pixels
-                found.valid += finding.counts.valid
-                found.shown_in += finding.counts.pixels > 0
-            if finding.size is not None:
-                found.sizes[finding.size] += 1
-                found.total += finding.size[0] * finding.size[1] if finding.counts is not None else 0
+    whole = Examination([], pixels, valid, shown_in, opened=opened)
+    unknown_values: set[int] = set()
+    with progress_bar(opened, "checking", "pair", shown=progress) as bar:
+        for result in _in_threads(look, chosen, workers):
+            whole.problems += result.problems
+            unknown_values |= result.unknown_values
+            if result.counts is not None:
+                whole.pixels += result.counts.pixels
+                whole.valid += result.counts.valid
+                whole.shown_in += result.counts.pixels > 0
+            if result.size is not None:
+                whole.sizes[result.size] += 1
+                whole.total += result.size[0] * result.size[1] if result.counts is not None else 0
             if digests:
-                found.digests.append(finding.digest)
+                whole.digests.append(result.digest)
             bar.update()
     if opened < length:
-        found.problems += _without_mask(dataset, set(chosen))
-    doubts = [_shifted(dataset, values, found.pixels), dataset.doubt(found.pixels) if opened == length else None]
-    found.problems += [*dataset.strays(), *(doubt for doubt in doubts if doubt)]
-    return found
+        whole.problems += _without_mask(dataset, set(chosen))
+    doubts = [
+        _shifted_ids(dataset, unknown_values, whole.pixels),
+        dataset.doubt(whole.pixels) if opened == length else None,
+    ]
+    whole.problems += [*dataset.strays(), *(doubt for doubt in doubts if doubt)]
+    return whole
 
 
 def check(dataset: Dataset, *, workers: int = 0, progress: bool = True, at_most: int | None = None) -> list[str]:
-    """Everything that is wrong with a data set, a sentence each with its path; empty where nothing is."""
+    """Everything that is wrong with a data set, one sentence per problem with its path."""
     return examine(dataset, workers=workers, progress=progress, at_most=at_most).problems
 
 
@@ -125,12 +131,12 @@ def find_problems(datasets: Mapping[str, Dataset], *, workers: int = 0, progress
 
 def require_sound(datasets: Mapping[str, Dataset], *, workers: int = 0, progress: bool = True) -> None:
     """Raises one DataError that lists what `find_problems` finds."""
-    refuse(find_problems(datasets, workers=workers, progress=progress), datasets)
+    refuse_problems(find_problems(datasets, workers=workers, progress=progress), datasets)
 
 
-def refuse(problems: Sequence[str], splits: Iterable[str]) -> None:
+def refuse_problems(problems: Sequence[str], splits: Iterable[str]) -> None:
     """Raises one DataError of all problems, if there are any: the first 20, then how many more."""
-    problems = list(dict.fromkeys(problems))  # splits that overlap tell the same twice
+    problems = list(dict.fromkeys(problems))  # splits that overlap have some in common
     if problems:
         lines = [f"\n- {p}" for p in problems[:SHOWN]]
         if len(problems) > SHOWN:
@@ -140,28 +146,49 @@ def refuse(problems: Sequence[str], splits: Iterable[str]) -> None:
         raise DataError(f"data ({', '.join(splits)})", f"{count}.{''.join(lines)}")
 
 
-def duplicates(
-    one: Dataset, other: Dataset, digests: tuple[Sequence[bytes], Sequence[bytes]]
-) -> list[tuple[Path, Path]]:
-    """Images of one split whose file is, byte by byte, a file of the other. digests: of both, in their order."""
-    place = {digest: i for i, digest in enumerate(digests[0]) if digest}
-    twins = [(place[digest], j) for j, digest in enumerate(digests[1]) if digest in place]
-    return [(_image_path(one, i), _image_path(other, j)) for i, j in twins]
+def images_in_two_splits(datasets: Mapping[str, Dataset], examinations: Mapping[str, Examination]) -> list[str]:
+    """A sentence for each image file that is, byte by byte, in two splits. examinations: with digests."""
+    problems = []
+    for one, other in pairwise(datasets):
+        place = {digest: i for i, digest in enumerate(examinations[one].digests) if digest}
+        for j, digest in enumerate(examinations[other].digests):
+            if digest in place:
+                first, second = _image_path(datasets[one], place[digest]), _image_path(datasets[other], j)
+                what = f"the same file, byte by byte, is in split {one}, as {first}"
+                problems.append(f"{second}: {what}: scores would be of images that were learned from. Keep one.")
+    return problems
 
 
-def _mapped(find: Callable[[int], _Finding], places: Sequence[int], workers: int) -> Iterator[_Finding]:
+def sizes_without_crop(
+    train: Examination,
+    *,
+    crop: tuple[int, int] | None,
+    scale: tuple[float, float] | None,
+    batch_size: int,
+) -> list[str]:
+    """A sentence where the images of a batch would have several sizes. crop, scale: of the augmentation."""
+    if crop or batch_size == 1:
+        return []
+    random = scale is not None and scale[0] != scale[1]
+    if not random and len(train.sizes) < 2:
+        return []
+    why = "augment.scale is random" if random else f"the training images are {train.size_range()}"
+    return [f"augment.crop: is not set, but {why}, and the {batch_size} images of a batch need one size."]
+
+
+def _in_threads(look: Callable[[int], _PairResult], places: Sequence[int], workers: int) -> Iterator[_PairResult]:
     if not workers:
-        yield from map(find, places)
+        yield from map(look, places)
         return
     with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(places), BLOCK):  # a future each for 200 000 pairs would take more than the masks
-            yield from pool.map(find, places[first : first + BLOCK])
+        for first in range(0, len(places), BLOCK):  # 200 000 futures at once would take more memory than the masks
+            yield from pool.map(look, places[first : first + BLOCK])
 
 
 def _without_mask(dataset: Dataset, opened: set[int]) -> list[str]:
     masks = dataset.all_masks()
-    there = [os.access(mask, os.F_OK) for mask in packed.strings(masks)]
-    labels = len(masks) // len(dataset)  # a mask each
+    there = [os.access(mask, os.F_OK) for mask in plain_strings(masks)]
+    labels = len(masks) // len(dataset)  # masks per image
     missing = [place for place, is_there in enumerate(there) if not is_there and place // labels not in opened]
     return sorted(
         f"{_image_path(dataset, place // labels)}: has no mask, there is no {masks[place]}." for place in missing
@@ -178,7 +205,7 @@ def _listed(masks: Path | list[Path] | None) -> list[Path]:
     return masks if isinstance(masks, list) else [m for m in [masks] if m is not None]
 
 
-def _find_in_pair(dataset: Dataset, i: int, digests: bool) -> _Finding:
+def _look_at_files(dataset: Dataset, i: int, digests: bool) -> _PairResult:
     files = dataset.files(i)
     assert files is not None  # checked_by_file
     image_path, masks = files
@@ -204,17 +231,17 @@ def _find_in_pair(dataset: Dataset, i: int, digests: bool) -> _Finding:
             target = dataset.read_target(i)
         except DataError as error:
             problems.append(str(error))
-            values = _values(paths[0])
+            values = _values_of(paths[0])
     if target is not None and size is not None and target.shape[-2:] != size:
         problems.append(f"{image_path}: {size_mismatch(size, target.shape[-2:])}")
     if target is None:
-        return _Finding(problems, size=size, values=values, digest=digest)
+        return _PairResult(problems, size=size, unknown_values=values, digest=digest)
     if dataset.fully_ignored_is_a_problem and (target == dataset.space.ignore_index).all():
         problems.append(f"{paths[0]}: every pixel is ignored. Take the pair out, or label it.")
-    return _Finding(problems, _count(target, dataset), size, digest=digest)
+    return _PairResult(problems, _count(target, dataset), size, digest=digest)
 
 
-def _values(path: Path) -> frozenset[int]:
+def _values_of(path: Path) -> frozenset[int]:
     """The values of a mask of ids; none where it is no such mask."""
     try:
         mask = read_mask(path)
@@ -223,7 +250,7 @@ def _values(path: Path) -> frozenset[int]:
     return frozenset(np.unique(mask).tolist()) if mask.ndim == 2 else frozenset()
 
 
-def _shifted(dataset: Dataset, values: set[int], pixels: np.ndarray) -> str | None:
+def _shifted_ids(dataset: Dataset, values: set[int], pixels: np.ndarray) -> str | None:
     """A sentence if the masks that do not fit would fit with all ids one higher or one lower.
 
     values: of those masks. pixels: of each class in all others.
@@ -250,23 +277,23 @@ def _count(target: np.ndarray, dataset: Dataset) -> _Counts:
     return _Counts(pixels, np.full(classes, pixels.sum()))
 
 
-def _find_in_sample(dataset: Dataset, i: int) -> _Finding:
+def _look_at_sample(dataset: Dataset, i: int) -> _PairResult:
     """The same of a data set that only has samples."""
     name, space = dataset.names[i], dataset.space
     problems: list[str] = []
     try:
         image, target, _ = dataset[i]
     except HrsegError as error:
-        return _Finding([str(error)])
+        return _PairResult([str(error)])
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         what = f"the image is {image.dtype} {list(image.shape)}, not uint8, uint16 or float32 [H, W, C]."
-        return _Finding([f"{name}: {what}"])
+        return _PairResult([f"{name}: {what}"])
     channels = dataset.in_channels or image.shape[2]
     if image.shape[2] != channels:
         problems.append(f"{name}: the image has {image.shape[2]} channels, the data set {channels}.")
     size = image.shape[:2]
     if target is None:
-        return _Finding(problems, size=size)
+        return _PairResult(problems, size=size)
     if target.shape[-2:] != size:
         problems.append(f"{name}: {size_mismatch(size, target.shape[-2:])}")
     known = 2 if space.task is Task.MULTILABEL else len(space.classes)
@@ -274,7 +301,7 @@ def _find_in_sample(dataset: Dataset, i: int) -> _Finding:
     unknown = [v for v in values if v != space.ignore_index and not 0 <= v < known]
     if unknown:
         problems.append(f"{name}: the target holds {unknown}, which are no class (0 to {known - 1}).")
-        return _Finding(problems, size=size)
+        return _PairResult(problems, size=size)
     if values == [space.ignore_index] and dataset.fully_ignored_is_a_problem:
         problems.append(f"{name}: every pixel is ignored.")
-    return _Finding(problems, _count(target, dataset), size)
+    return _PairResult(problems, _count(target, dataset), size)

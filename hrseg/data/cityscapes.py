@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from hrseg.data import compact_strings as packed
 from hrseg.data.cityscapes_labels import CLASSES, LABELS, class_to_id
+from hrseg.data.compact_strings import compact_names, compact_paths
 from hrseg.data.image_files import walk
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
@@ -68,8 +68,8 @@ class Cityscapes(Pairs):
         self.fully_ignored_is_a_problem = "train_extra" not in self.parts
         listed = [row for part in self.parts for row in self._list(part)]
         names, images, targets = zip(*listed, strict=True)
-        self.names, self.images = packed.names(names), packed.paths(images)
-        self.targets = None if split == "test" else packed.paths(targets)
+        self.names, self.images = compact_names(names), compact_paths(images)
+        self.targets = None if split == "test" else compact_paths(targets)
         if self.targets and not any(map(os.path.exists, self.targets)):
             what = f"has images of split '{split}', but not one of their masks, such as {self.targets[0].name}."
             way_out = f"Expected: {LAYOUT}"

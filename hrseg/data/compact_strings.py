@@ -1,4 +1,4 @@
-"""Many names or paths in two blocks of memory, instead of an object each."""
+"""Many names or paths in two blocks of memory, instead of one object for each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 T = TypeVar("T")
-BLOCK = 4096  # strings that are there at once
+BLOCK = 4096  # strings that are decoded at a time
 
 
-class Packed(Sequence[T], Generic[T]):
-    """A read-only sequence of strings, or of what `make` makes of them when they are asked for.
+class CompactStrings(Sequence[T], Generic[T]):
+    """A read-only sequence of strings, or of what `convert` makes of each when it is asked for.
 
     A forked process that reads a Python object writes its reference count, and so copies the page it lies on: a list of
     200 000 paths would be copied, bit by bit, into every worker. Here there is nothing to count.
     """
 
-    def __init__(self, values: Iterable[Any], make: Callable[[str], T]):
-        self._text, self._make = os.fsencode("\0".join([*map(os.fspath, values), ""])), make
+    def __init__(self, values: Iterable[Any], convert: Callable[[str], T]):
+        self._text, self._convert = os.fsencode("\0".join([*map(os.fspath, values), ""])), convert
         ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 0)  # no name or path holds a zero byte
         self._starts = np.concatenate([[0], ends + 1])
 
@@ -36,13 +36,13 @@ class Packed(Sequence[T], Generic[T]):
         if isinstance(i, slice):
             return [self[place] for place in range(*i.indices(len(self)))]
         place = range(len(self))[i]  # counts from the end where negative; IndexError outside
-        return self._make(os.fsdecode(self._text[self._starts[place] : self._starts[place + 1] - 1]))
+        return self._convert(os.fsdecode(self._text[self._starts[place] : self._starts[place + 1] - 1]))
 
     def __iter__(self) -> Iterator[T]:
-        return map(self._make, self.strings())
+        return map(self._convert, self.strings())
 
     def strings(self) -> Iterator[str]:
-        """All of them as they are held, without an object made of each."""
+        """All of them as plain strings, without `convert`."""
         for first in range(0, len(self), BLOCK):
             last = min(first + BLOCK, len(self))
             yield from os.fsdecode(self._text[self._starts[first] : self._starts[last] - 1]).split("\0")
@@ -58,14 +58,14 @@ def _equal(one: object, other: object) -> bool:
     return one == other
 
 
-def strings(values: Sequence[str | Path]) -> Iterable[str | Path]:
-    """What a sequence of names or paths holds; strings if it is packed."""
-    return values.strings() if isinstance(values, Packed) else values
+def plain_strings(values: Sequence[str | Path]) -> Iterable[str | Path]:
+    """The names or paths of a sequence; as strings, without a Path for each, if it is compact."""
+    return values.strings() if isinstance(values, CompactStrings) else values
 
 
-def names(values: Iterable[str]) -> Packed[str]:
-    return Packed(values, str)
+def compact_names(values: Iterable[str]) -> CompactStrings[str]:
+    return CompactStrings(values, str)
 
 
-def paths(values: Iterable[str | Path]) -> Packed[Path]:
-    return Packed(values, Path)
+def compact_paths(values: Iterable[str | Path]) -> CompactStrings[Path]:
+    return CompactStrings(values, Path)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hrseg.config import read_yaml
-from hrseg.data import compact_strings as packed
+from hrseg.data.compact_strings import compact_names, compact_paths
 from hrseg.data.image_files import (
     IMAGE_ENDINGS,
     MASK_ENDINGS,
@@ -160,7 +160,7 @@ class Folder(Pairs):
         if not chosen:
             what = f"split '{self.split}' is empty: {len(found)} images in {images / self.subfolder}."
             raise DataError(self.root, what, f"Images end in {', '.join(IMAGE_ENDINGS)}. Expected: {LAYOUT}")
-        self.names, self.images = packed.names(chosen), packed.paths(found[name] for name in chosen)
+        self.names, self.images = compact_names(chosen), compact_paths(found[name] for name in chosen)
         self._strays = _not_read(unread, IMAGE_ENDINGS)
         return found
 
@@ -189,7 +189,7 @@ class Folder(Pairs):
             self._strays += _not_read(unread, MASK_ENDINGS)
         ending = f"{self.mask_suffix}.png"  # of the mask that is expected where there is none
         places = list(zip(found, map(str, folders), strict=True))
-        self.mask_paths = packed.paths(
+        self.mask_paths = compact_paths(
             masks.get(name) or f"{folder}/{name}{ending}" for name in self.names for masks, folder in places
         )
         if self.task is not Task.MULTILABEL:

@@ -17,7 +17,7 @@ from hrseg import build, distributed, models, weights
 from hrseg.build import memory
 from hrseg.build import optimizer as optim
 from hrseg.config import Config, TrainConfig
-from hrseg.data.checks import find_problems, refuse
+from hrseg.data.checks import find_problems, refuse_problems
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Batch, Loader, Normalise, iterations_per_epoch, train_loader
 from hrseg.data.transforms import train_transform
@@ -174,7 +174,9 @@ class Run:
 
         def require_sound() -> None:
             if check:
-                refuse(ahead.problems(sets) if ahead else find_problems(sets, workers=config.data.workers), sets)
+                refuse_problems(
+                    ahead.problems(sets) if ahead else find_problems(sets, workers=config.data.workers), sets
+                )
 
         sample = _first_sample(self.train_set, require_sound)
         memory.require_room_for_samples(config.augment, sample)

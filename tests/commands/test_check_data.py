@@ -15,6 +15,7 @@ from hrseg import installed_packages as installed
 from hrseg.commands import check_data
 from hrseg.config import parse
 from hrseg.data import checks, pairs
+from hrseg.data.class_weights import class_weights
 from hrseg.errors import DataError
 from hrseg.report import pictures
 
@@ -85,7 +86,7 @@ def test_the_weights_are_a_loss_that_trains(scenes, capsys):
 
 
 def test_weights_are_bounded_where_a_class_hardly_occurs():
-    weights = check_data.class_weights(np.array([10**9, 1, 0]))
+    weights = class_weights(np.array([10**9, 1, 0]))
     assert weights[1] == weights[2] == pytest.approx(weights[0] * np.log(2.02) / np.log(1.02), rel=1e-3)
 
 

@@ -1,0 +1,107 @@
+"""What a sound data set holds, for a person: classes in pixels and masks, weights, warnings, a sheet of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hrseg.console import counted
+from hrseg.data.checks import Examination
+from hrseg.data.class_weights import class_weights, positive_weights
+from hrseg.data.dataset import Dataset
+from hrseg.errors import HrsegError
+from hrseg.report import pictures
+from hrseg.task import LabelSpace, Normalisation, Sample, Task
+
+SHEET_IMAGES = 12
+CELL = (240, 360)  # the largest height and width of one picture of the sheet
+
+
+def class_table(space: LabelSpace, examinations: Mapping[str, Examination]) -> str:
+    """The share of each class in the labelled pixels of each split, and the number of masks in which it occurs."""
+    width = max(len(name) for name in (*space.names, "(ignored)"))
+    lines = [f"{'class':{width}}" + "".join(f"  {split + ' pixels':>14}  {'masks':>7}" for split in examinations)]
+    splits = examinations.values()
+    for k, name in enumerate(space.names):
+        cells = (f"  {e.pixels[k] / max(e.valid[k], 1):14.3%}  {e.shown_in[k]:7}" for e in splits)
+        lines.append(f"{name:{width}}" + "".join(cells))
+    if space.task is not Task.MULTILABEL:
+        cells = (f"  {1 - e.valid[0] / max(e.total, 1):14.3%}  {'':7}" for e in splits)
+        lines.append(f"{'(ignored)':{width}}" + "".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def weighted_loss(space: LabelSpace, train: Examination) -> str:
+    """A loss with the weights that follow from the training split, as YAML takes it."""
+    if space.task is Task.MULTICLASS:
+        text = ", ".join(f"{w:g}" for w in class_weights(train.pixels))
+        origin = "1 / ln(1.02 + share), scaled to a mean of 1 (ENet, Paszke et al. 2016)"
+        return (
+            f"class weights by {origin}, if you want some:\n  loss: [{{name: cross_entropy, class_weights: [{text}]}}]"
+        )
+    weights = positive_weights(train.pixels, train.valid)
+    text = ", ".join(f"{w:g}" for w in (weights[1:] if space.task is Task.BINARY else weights))
+    return f"weights by no / yes in pixels, if you want some:\n  loss: [{{name: bce, pos_weight: [{text}]}}]"
+
+
+def data_warnings(space: LabelSpace, examinations: Mapping[str, Examination], train: str) -> Iterator[str]:
+    """A sentence for each thing that may be meant so: classes without a pixel, images twice in one split.
+
+    train: the name of the training split.
+    """
+    for split, examination in examinations.items():
+        absent = [name for name, pixels in zip(space.names, examination.pixels, strict=True) if not pixels]
+        if absent and examination.valid.any():
+            then = "cannot be learned" if split == train else "cannot be scored"
+            yield f"split {split} has no pixel of {', '.join(absent)}: {then}."
+        known = [digest for digest in examination.digests if digest]
+        again = len(known) - len(set(known))
+        if again:
+            yield f"split {split} holds {counted(again, 'image')} more than once, byte by byte."
+
+
+def save_data_sheet(
+    datasets: Mapping[str, Dataset], normalisation: Callable[[Sample], Normalisation], path: Path
+) -> Path:
+    """Save a picture of a few images of each split, evenly spread, each beside its target over it, below a legend.
+
+    normalisation: of the images of a split, given its first sample. Raises HrsegError where the file cannot be written.
+    """
+    shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for split, dataset in datasets.items():
+        count = min(len(dataset), SHEET_IMAGES // len(datasets))
+        of_split = normalisation(dataset[0])
+        for i in range(count):
+            image, target, name = dataset[i * len(dataset) // count]
+            picture = pictures.displayable(image, of_split)
+            blank = np.full_like(picture, 255)
+            labelled = blank if target is None else pictures.overlay(picture, target, dataset.space)
+            shown[f"{split}: {name}"] = _fitted(picture), _fitted(labelled)
+    height = max(picture.shape[0] for picture, _ in shown.values())
+    pairs = {title: pictures.beside([_padded(picture, height) for picture in pair]) for title, pair in shown.items()}
+    sheet = pictures.sheet([pictures.titled(pair, title) for title, pair in pairs.items()], columns=2, gap=12)
+    space = next(iter(datasets.values())).space
+    colors = {c.name: c.color for c in space.classes}
+    if space.task is not Task.MULTILABEL:
+        colors["(ignored)"] = (0, 0, 0)
+    try:
+        return pictures.save(pictures.stacked([pictures.legend(colors, sheet.shape[1]), sheet]), path)
+    except OSError as error:
+        raise HrsegError(path, f"cannot be written: {error.strerror}.", "Choose another --sheet.") from error
+
+
+def _fitted(picture: np.ndarray) -> np.ndarray:
+    """The picture as large as fits into a cell of the sheet."""
+    factor = min(cell / side for cell, side in zip(CELL, picture.shape, strict=False))
+    height, width = (max(1, int(side * factor)) for side in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _padded(picture: np.ndarray, height: int) -> np.ndarray:
+    """The picture with white below and to the right."""
+    cell = np.full((height, CELL[1], 3), 255, np.uint8)
+    cell[: picture.shape[0], : picture.shape[1]] = picture
+    return cell
