@@ -2,7 +2,7 @@
 
 import re
 
-OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./(?:\.\./)?(?:configs|hrseg|tests|tools|README|LICENSE)[^)]*\)")
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./(?:\.\./)?(?:configs|hrseg|tests|tools|README|LICENSE|CONTRIBUTING)[^)]*\)")
 
 
 def on_page_markdown(markdown, **_):
