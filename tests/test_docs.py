@@ -15,14 +15,12 @@ from PIL import Image
 
 import hrseg
 from hrseg import config, losses
-from hrseg.commands import compare, convert, predict, serve
+from hrseg.commands import compare, convert, export, predict, report, serve
 from hrseg.data import checks
 from hrseg.data.dataset import as_dataset
 from hrseg.evaluate import evaluation as evaluate
-from hrseg.export import exporting as export_command
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
-from hrseg.report import page
 from hrseg.toycity import generate as toycity
 from hrseg.train import loop as train
 from tests.conftest import ROOT
@@ -49,10 +47,10 @@ COMMANDS = {
     "tools/train.py": train.main,
     "tools/test.py": evaluate.main,
     "tools/convert.py": convert.main,
-    "tools/export.py": export_command.main,
+    "tools/export.py": export.main,
     "tools/predict.py": predict.main,
     "tools/serve.py": serve.main,
-    "tools/report.py": page.main,
+    "tools/report.py": report.main,
     "tools/compare.py": compare.main,
 }
 

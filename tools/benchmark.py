@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.benchmark import main
+from hrseg.commands.benchmark import main
 
 if __name__ == "__main__":
     sys.exit(main())

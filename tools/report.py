@@ -3,7 +3,7 @@
 
 import sys
 
-from hrseg.report.page import main
+from hrseg.commands.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -53,7 +53,7 @@ def run(folder: Path, iterations: int = 40) -> np.ndarray:
     train(config.parse(settings), folder / "run")
     loaded = load_checkpoint(folder / "run" / "checkpoints" / "best.pt")
     done = export(loaded, folder / "model.onnx", "onnx", size=(64, 64), argmax=True)
-    print(done.proof)
+    print(done.verification)
     session = onnxruntime.InferenceSession(done.path)
     image = tifffile.imread(next((folder / "data" / "images" / "val").glob("*.tif")))
     return session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0][0]

@@ -104,7 +104,7 @@ def missing(*modules: str) -> str:
     return f"{', '.join(absent)} not installed (pip install 'hrseg[bench]')" if absent else ""
 
 
-def run(case: Case, options: Options) -> list[Result]:
+def run_case(case: Case, options: Options) -> list[Result]:
     """Check that results are equal, then measure all sides of a case in turns; again where it was not quiet.
 
     Of several tries a row shows the one in which its own two sides were the quietest.

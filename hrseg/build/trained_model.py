@@ -40,7 +40,7 @@ def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
     paths (code outside hrseg) that the checkpoint's settings name.
     Raises WeightsError, also where a dotted path is named and not trusted.
     """
-    content = weights.read(source)
+    content = weights.read_checkpoint(source)
     beside = content.beside
     if not isinstance(beside.get("config"), Mapping) or "normalisation" not in beside:
         return _of_another_family(content)
@@ -101,6 +101,6 @@ def _of_another_family(content: weights.Checkpoint) -> Loaded:
     log.info(f"{content.source}: {found.family.name}, {found.architecture} over {found.encoder}, {found.report}")
     for question in found.questions:
         log.warning(f"to decide: {question}")
-    config = settings.parse(weights.settings_of(found)["config"], where=content.source)
+    config = settings.parse(weights.checkpoint_settings(found)["config"], where=content.source)
     assumed = any("no names in the file" in question for question in found.questions)
     return Loaded(model, found.space, found.normalisation, config, 0, assumed)

@@ -40,7 +40,7 @@ from hrseg.report import examples, page, pictures
 from hrseg.report.run_folder import image_ious
 from hrseg.task import LabelSpace, Normalisation, Task
 from hrseg.tracking import Example
-from hrseg.weights.source import locate, sha256
+from hrseg.weights.source import find_file, sha256
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _test_checkpoint(args: argparse.Namespace, files: list[str], overrides: list
         model, normalisation = ensemble(members), Normalisation.none(normalisation.channels)
     plain = settings.read_with_base(files[0]) if files else loaded.config.to_plain()
     config = settings.parse(settings.override(plain, overrides), where=files[0] if files else args.checkpoint[0])
-    paths = [locate(source) for source in args.checkpoint]
+    paths = [find_file(source) for source in args.checkpoint]
     folder = args.out or _run_folder(paths[0] if paths[0] == Path(args.checkpoint[0]) else Path("runs") / paths[0].name)
     if len(members) > 1 and not args.out:
         folder = folder / "ensemble"
@@ -403,7 +403,7 @@ def _finish(
         write_evidence(folder, evaluation, config, config.data.val_split, *checkpoint)
     drawn.save_examples(evaluation, folder)
     if distributed.is_main():
-        page.write(folder)
+        page.write_report(folder)
         print(table(evaluation.scores))
         print(summary(evaluation, folder, draw(drawn, folder)))
 

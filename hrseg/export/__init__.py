@@ -3,6 +3,6 @@
 from hrseg.export.deployable import Deployed
 from hrseg.export.exporting import export
 from hrseg.export.formats import runner
-from hrseg.export.verification import Proof, prove
+from hrseg.export.verification import Verification, verify
 
-__all__ = ["Deployed", "Proof", "export", "prove", "runner"]
+__all__ = ["Deployed", "Verification", "export", "runner", "verify"]

@@ -23,7 +23,7 @@ LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995}  # share of lab
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """How a file's answers compare with the original's, in float32.
 
     agreement: the share of equal labels. logit_difference: the largest; None for a file that gives labels alone.
@@ -41,7 +41,7 @@ class Proof:
 
 
 @torch.inference_mode()
-def prove(loaded: Loaded, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool) -> Proof:
+def verify(loaded: Loaded, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool) -> Verification:
     """Ask the original and the file the same, and compare. images: [N, C, H, W] as they are stored."""
     inference, normalise = Inference(loaded.space.task), Normalise(loaded.normalisation)
     equal = pixels = 0
@@ -55,10 +55,10 @@ def prove(loaded: Loaded, run: Runner, images: Sequence[Tensor], *, argmax: bool
         right = found == inference.labels(wanted)
         equal, pixels = equal + int(right.sum()), pixels + right.numel()
     sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
-    return Proof(sizes, equal / pixels, None if argmax else difference)
+    return Verification(sizes, equal / pixels, None if argmax else difference)
 
 
-def proof_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
+def verification_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
     """The size of the export and, where sizes are free, two others, odd ones."""
     height, width = size
     if not dynamic:
@@ -66,7 +66,7 @@ def proof_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
     return size, (max(SMALLEST, height * 3 // 4) | 1, max(SMALLEST, width // 2) | 1), (height + 37, width + 22)
 
 
-def proof_images(loaded: Loaded, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
+def verification_images(loaded: Loaded, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
     """An image [1, C, H, W] of each size, and which: validation images, or made ones where these are not here."""
     channels = loaded.normalisation.channels
     try:

@@ -30,7 +30,7 @@ from hrseg.predict.predictor import Band, PredictionWriter, Predictor, counts, i
 from hrseg.report import pictures
 from hrseg.report.png import RGB, PngWriter
 from hrseg.task import LabelSpace, Task
-from hrseg.weights.source import locate, sha256
+from hrseg.weights.source import find_file, sha256
 
 # keywords of what a result says of its making
 INPUT, STATE, LEGEND = "hrseg input", "hrseg state", "hrseg legend"
@@ -376,7 +376,7 @@ def predict_everywhere(
 
 def made_by(checkpoints: Sequence[str | Path], predictor: Predictor) -> str:
     """Stands for the weights and all else that changes the answer."""
-    sums = [sha256(locate(source)) for source in checkpoints]
+    sums = [sha256(find_file(source)) for source in checkpoints]
     return f"{sums} {predictor.inference} {predictor.short_side} {predictor.tile} {predictor.precision}"
 
 

@@ -1,4 +1,4 @@
-"""One self-contained page a run: how good it is, where it fails, what changed; the command `tools/report.py`."""
+"""One self-contained page per run: how good it is, where it fails, what changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from hrseg.config import flattened
-from hrseg.console import command, counted, parser
+from hrseg.console import counted
 from hrseg.errors import HrsegError
 from hrseg.metrics import difference, interval
 from hrseg.report import charts
@@ -27,7 +27,7 @@ from hrseg.report.run_folder import Run
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 
 
-def write(folder: Path, against: Path | None = None, *, out: Path | None = None) -> Path:
+def write_report(folder: Path, against: Path | None = None, *, out: Path | None = None) -> Path:
     """Write a run's report.html, from the files in its folder alone; with `against` a comparison with another run.
 
     out: default report.html in the folder, of a comparison report_against_<other>.html.
@@ -273,20 +273,3 @@ def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
 
 def _coded(labels: Labels) -> str:
     return base64.b64encode(labels.data).decode()
-
-
-@command
-def main(argv: Sequence[str]) -> int:
-    """tools/report.py: write the page of a run, or of two side by side."""
-    arguments = parser(
-        "Write a run's report.html from the files in its folder; given a second run, a comparison with it.",
-        "examples:\n"
-        "  tools/report.py runs/demo\n"
-        "  tools/report.py runs/cityscapes_ohem runs/cityscapes --out ohem.html",
-    )
-    arguments.add_argument("run", type=Path, metavar="RUN", help="a run folder with scores")
-    arguments.add_argument("against", type=Path, nargs="?", metavar="RUN_B", help="the run to compare it with")
-    arguments.add_argument("--out", type=Path, metavar="PATH", help="default: in the folder of RUN")
-    args = arguments.parse_args(argv)
-    print(f"report: {write(args.run, args.against, out=args.out)}")
-    return 0

@@ -179,7 +179,7 @@ def _train(
                 print(f"Stopped after iteration {state.step} of {total}. Go on with --resume.")
         bar.close()
     if main and (folder / "metrics.json").exists():
-        page.write(folder)
+        page.write_report(folder)
     return state
 
 

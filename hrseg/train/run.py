@@ -190,7 +190,7 @@ class Run:
         if saved is not None:
             known = Normalisation.from_plain(saved["normalisation"])
         elif config.model.weights:
-            start = weights.read(config.model.weights.removesuffix("#encoder"))
+            start = weights.read_checkpoint(config.model.weights.removesuffix("#encoder"))
             known = weights.inspect(start).normalisation
         self.normalisation = build.normalisation(config, sample, known)
 

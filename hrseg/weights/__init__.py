@@ -1,22 +1,22 @@
 """Weights from files of any family into models, with a report of what went where, and back."""
 
 from hrseg.weights.families import FAMILIES, Family
-from hrseg.weights.identify import Found, build_model, inspect, settings_of
+from hrseg.weights.identify import IdentifiedCheckpoint, build_model, checkpoint_settings, inspect
 from hrseg.weights.load import load
 from hrseg.weights.report import Report
 from hrseg.weights.save import save
-from hrseg.weights.source import Checkpoint, read
+from hrseg.weights.source import Checkpoint, read_checkpoint
 
 __all__ = [
     "FAMILIES",
     "Checkpoint",
     "Family",
-    "Found",
+    "IdentifiedCheckpoint",
     "Report",
     "build_model",
+    "checkpoint_settings",
     "inspect",
     "load",
-    "read",
+    "read_checkpoint",
     "save",
-    "settings_of",
 ]

@@ -1,4 +1,4 @@
-"""Saved whole or not at all; resume; keep the best."""
+"""hrseg's own checkpoints: written whole or not at all, and read without executing anything."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hrseg.errors import HrsegError, WeightsError
-from hrseg.weights.source import damage
+from hrseg.errors import WeightsError, first_line
+from hrseg.files import whole_file
+from hrseg.weights.source import find_damage
 
 FORMAT = 1
 PREVIOUS = "previous.pt"
@@ -23,35 +24,33 @@ KEYS = {"format", "model", "step", "config", "classes", "normalisation", "task"}
 
 
 def save(path: Path, state: Mapping[str, Any], *, keep_previous: bool = False) -> None:
-    """Write a checkpoint: to a temporary file, flushed, read back, then renamed; an older one stays until then.
+    """Write a checkpoint to a temporary file, flush it, read it back and rename it; an older one stays until then.
 
-    keep_previous: the older one stays beside it, as previous.pt, in case the new one is damaged later.
+    keep_previous: the older one stays beside it as previous.pt, in case the new one is damaged later.
     Raises HrsegError if the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if found := damage(temporary):
+    still_there = "The older one is still there. " if path.exists() else ""
+    way_out = f"{still_there}Make room there, or allow writing; then continue with --resume."
+    for leftover in path.parent.glob(".*.tmp.pt"):  # of a killed process; a run's lock keeps other writers out
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+    with whole_file(path, way_out=way_out) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except RuntimeError as error:  # torch's zip writer reports a full disk by RuntimeError
+            raise OSError(first_line(error)) from error
+        if found := find_damage(temporary):
             raise OSError(f"what is read back is not what was written ({found})")
         if keep_previous and path.exists():
             path.replace(path.with_name(PREVIOUS))
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's zip writer tells a full disk by RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        kept = " The older one is still there." if path.exists() else ""
-        way_out = "Make room there, or give leave to write; then go on by --resume."
-        raise HrsegError(path, f"the checkpoint cannot be written: {reason}.{kept}", way_out) from error
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring renames in a folder to the disk, where the system can."""
+    """Flush renames in a folder to the disk, where the system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -66,7 +65,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises WeightsError if it is missing, cut short, damaged, or not hrseg's.
     """
     try:
-        if zipfile.is_zipfile(path) and (found := damage(path)):
+        if zipfile.is_zipfile(path) and (found := find_damage(path)):
             raise WeightsError(path, f"is damaged: {found}.", "Use an older one.")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -74,11 +73,11 @@ def load(path: str | Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise WeightsError(path, "is a folder.", "Give the checkpoint in it: checkpoints/best.pt.") from None
     except pickle.UnpicklingError as error:
-        raise WeightsError(path, f"holds more than tensors and plain types: {_first_line(error)}.") from None
+        raise WeightsError(path, f"holds more than tensors and plain types: {first_line(error)}.") from None
     except WeightsError:
         raise
     except Exception as error:  # torch's reader raises whatever comes up on a damaged file
-        raise WeightsError(path, f"cannot be read, it may be cut short: {_first_line(error)}.") from None
+        raise WeightsError(path, f"cannot be read, it may be cut short: {first_line(error)}.") from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")
     require_readable(state, path)
@@ -90,11 +89,6 @@ def require_readable(state: Mapping[str, Any], path: str | Path) -> None:
     version = state.get("format")
     if not isinstance(version, int) or version > FORMAT:
         raise WeightsError(path, f"has format {version}; this hrseg reads up to {FORMAT}.", "Update hrseg.")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], where: object) -> None:

@@ -60,7 +60,7 @@ MMDET: Names = (
 DETECTION: Names = tuple(row for row in detection.REFERENCE_NAMES if row[0].startswith("neck."))
 
 
-def same(names: Names) -> Names:
+def same_names(names: Names) -> Names:
     return tuple((here, here) for _, here in names)
 
 
@@ -142,13 +142,13 @@ FAMILIES = {
             "hrseg",
             "hrseg",
             heads={
-                "hrnetv2": same(hrnetv2.REFERENCE_NAMES),
-                "ocrnet": same(ocrnet.REFERENCE_NAMES),
-                "c1": same(c1.REFERENCE_NAMES),
-                "classifier": same(classifier.REFERENCE_NAMES),
-                "increased": same(classifier.INCREASE_NAMES),
-                "pose": same(pose.REFERENCE_NAMES),
-                "detection": same(DETECTION),
+                "hrnetv2": same_names(hrnetv2.REFERENCE_NAMES),
+                "ocrnet": same_names(ocrnet.REFERENCE_NAMES),
+                "c1": same_names(c1.REFERENCE_NAMES),
+                "classifier": same_names(classifier.REFERENCE_NAMES),
+                "increased": same_names(classifier.INCREASE_NAMES),
+                "pose": same_names(pose.REFERENCE_NAMES),
+                "detection": same_names(DETECTION),
             },
             trunk="encoder.",
         ),
@@ -268,7 +268,7 @@ TRUNK_KEY = re.compile(r"(stage[234]\.\d+\.(branches|fuse_layers)\.\d|st[234]\.s
 TRUNK_PREFIXES = ("encoder.model.", "backbone.", "encoder.")
 
 
-def unwrapped(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
+def strip_wrappers(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """What remains of each name without its wrappers: (name there to bare name, names outside the network, prefixes).
 
     prefixes: of the networks that the names hold; more than one where there are several.
@@ -286,7 +286,7 @@ def unwrapped(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[st
     return inside, [key for key in plain if key not in inside], roots
 
 
-def recognise(keys: Collection[str]) -> Family | None:
+def family_of_names(keys: Collection[str]) -> Family | None:
     """The family whose names these are, by the names alone; None where there is no HRNet among them."""
 
     def any_starts(*prefixes: str) -> bool:
@@ -319,7 +319,7 @@ def recognise(keys: Collection[str]) -> Family | None:
     return FAMILIES["trunk"] if any_starts("stage") else None
 
 
-def architecture(family: Family, names: Collection[str]) -> str:
+def architecture_of_names(family: Family, names: Collection[str]) -> str:
     """The architecture with the most tensors among a file's names; "encoder" where there is no head."""
     counts = {
         head: sum(name.startswith(tuple(there for there, _ in table)) for name in names)

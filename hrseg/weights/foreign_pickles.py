@@ -70,7 +70,7 @@ PATHS = (
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
-def read(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
     """The content of a torch file, zipped or older, or of a plain pickle of numpy arrays (.pdparams).
 
     Raises pickle.UnpicklingError where the file asks for anything beyond tensors, arrays and plain values, and
@@ -82,11 +82,11 @@ def read(path: Path) -> Any:
         file = _Counted(opened)
         first = _Unpickler(file).load()
         if first != LEGACY_MAGIC:
-            return plain(first)
-        return plain(_read_legacy(file, path.stat().st_size))
+            return without_stand_ins(first)
+        return without_stand_ins(_read_legacy(file, path.stat().st_size))
 
 
-def plain(value: Any, _done: dict[int, Any] | None = None) -> Any:
+def without_stand_ins(value: Any, _done: dict[int, Any] | None = None) -> Any:
     """The same with arrays in place of their stand-ins. Raises RecursionError for what holds itself."""
     done = {} if _done is None else _done  # what is in many places is made once
     if isinstance(value, _Array):
@@ -96,9 +96,9 @@ def plain(value: Any, _done: dict[int, Any] | None = None) -> Any:
     if id(value) not in done:
         if isinstance(value, Mapping):
             keys = (key for key in value if isinstance(key, str | int | float | tuple))
-            done[id(value)] = {key: plain(value[key], done) for key in keys}
+            done[id(value)] = {key: without_stand_ins(value[key], done) for key in keys}
         else:
-            done[id(value)] = [plain(entry, done) for entry in value]
+            done[id(value)] = [without_stand_ins(entry, done) for entry in value]
     return done[id(value)]
 
 
@@ -121,7 +121,7 @@ def _read_zip(path: Path) -> Any:
                 seen[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             return seen[key]
 
-        return plain(_Unpickler(_Counted(io.BytesIO(archive.read(main[0]))), storage).load())
+        return without_stand_ins(_Unpickler(_Counted(io.BytesIO(archive.read(main[0]))), storage).load())
 
 
 def _read_legacy(file: Any, file_bytes: int) -> Any:

@@ -29,9 +29,16 @@ from hrseg.models.ocrnet import OCRNet
 from hrseg.models.pose import PoseHRNet
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass
 from hrseg.weights.families import ALIGN_QUESTION, FAMILIES, Family
-from hrseg.weights.matching import ENCODER, Reading, fit, head_of, recognise, rename
+from hrseg.weights.matching import (
+    ENCODER,
+    RecognisedNames,
+    match_tensors,
+    recognise_architecture,
+    recognise_family,
+    rename_tensors,
+)
 from hrseg.weights.report import Report
-from hrseg.weights.source import Checkpoint, Source, read
+from hrseg.weights.source import Checkpoint, Source, read_checkpoint
 
 # What is built for each architecture, and the argument that counts its outputs.
 ARCHITECTURES: dict[str, tuple[type[nn.Module], str]] = {
@@ -58,7 +65,7 @@ SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
 
 
 @dataclass(frozen=True)
-class Found:
+class IdentifiedCheckpoint:
     """What a checkpoint is: enough to build its model as it was at home.
 
     architecture: a name of ARCHITECTURES, an architecture of smp (hrseg's own checkpoints), or "encoder". outputs:
@@ -125,42 +132,42 @@ def inspect(
     family: str | None = None,
     align_corners: bool | None = None,
     encoder_only: bool = False,
-) -> Found:
+) -> IdentifiedCheckpoint:
     """What a checkpoint is, by the names and shapes of its tensors, never by its own name.
 
     family: where the names mislead. align_corners: what the person knows where the file cannot tell. The report may say
     that the file is not whole; `build_model` then refuses it. Raises WeightsError where there is no HRNet in it.
     """
-    checkpoint = source if isinstance(source, Checkpoint) else read(source)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
         found = _from_settings(checkpoint)
-        reading = recognise(checkpoint, family, _on_meta(found).state_dict().keys())
+        reading = recognise_family(checkpoint, family, _model_on_meta(found).state_dict().keys())
         if encoder_only:
             found = replace(found, architecture="encoder", outputs=None, space=None, options={}, config=None)
     else:
-        reading = recognise(checkpoint, family)
+        reading = recognise_family(checkpoint, family)
         found = _from_names(checkpoint, reading, align_corners, encoder_only)
-    tensors, report = fit(_on_meta(found), checkpoint, reading, encoder_only=encoder_only, strict=True)
+    tensors, report = match_tensors(_model_on_meta(found), checkpoint, reading, encoder_only=encoder_only, strict=True)
     return replace(found, tensors=tensors, report=report)
 
 
-def build_model(found: Found | Source) -> nn.Module:
+def build_model(found: IdentifiedCheckpoint | Source) -> nn.Module:
     """The model of a checkpoint, with its weights and the settings of its home, in evaluation mode on the CPU.
 
     Raises WeightsError, naming the tensors, where any has no partner.
     """
-    if not isinstance(found, Found):
+    if not isinstance(found, IdentifiedCheckpoint):
         found = inspect(found)
     if not found.report.fits:
         raise WeightsError(found.source, f"is not whole: {found.report}.", "Is it cut short, or edited?")
-    model = _on_meta(found)
+    model = _model_on_meta(found)
     model.load_state_dict(found.tensors, assign=True)
     if found.bn_momentum is not None:
         set_bn_momentum(model, found.bn_momentum)
     return model.eval()
 
 
-def _on_meta(found: Found) -> nn.Module:
+def _model_on_meta(found: IdentifiedCheckpoint) -> nn.Module:
     """The model without memory: its start values are not needed."""
     known = {**models.ARCHITECTURES, **{name: cls for name, (cls, _) in ARCHITECTURES.items()}}
     options = dict(found.options)
@@ -176,6 +183,8 @@ def _on_meta(found: Found) -> nn.Module:
             options[counted] = found.outputs
         if found.architecture in WITH_ALIGN_CORNERS:
             options["align_corners"] = found.align_corners
+        if found.architecture not in ARCHITECTURES:
+            options["encoder_weights"] = None  # smp's own architectures would fetch ImageNet weights by default
         try:
             return known[found.architecture](encoder_name=found.encoder, in_channels=found.in_channels, **options)
         except (TypeError, ValueError, KeyError) as error:
@@ -184,11 +193,13 @@ def _on_meta(found: Found) -> nn.Module:
             ) from error
 
 
-def _from_names(checkpoint: Checkpoint, reading: Reading, align_corners: bool | None, encoder_only: bool) -> Found:
+def _from_names(
+    checkpoint: Checkpoint, reading: RecognisedNames, align_corners: bool | None, encoder_only: bool
+) -> IdentifiedCheckpoint:
     family = reading.family
     assert family is not None
-    head = head_of(reading)
-    names, _ = rename(reading)
+    head = recognise_architecture(reading)
+    names, _ = rename_tensors(reading)
     shapes = {name: checkpoint.tensors[key].shape for key, name in names.items()}
     architecture = "encoder" if encoder_only else head
     attention = _attention(shapes)
@@ -207,7 +218,7 @@ def _from_names(checkpoint: Checkpoint, reading: Reading, align_corners: bool | 
         space, assumed = _label_space(checkpoint, outputs)
         questions += [assumed] if assumed else []
     first = shapes.get(f"{ENCODER}conv1.weight", ())
-    return Found(
+    return IdentifiedCheckpoint(
         checkpoint.source,
         family,
         architecture,
@@ -272,7 +283,7 @@ def _label_space(checkpoint: Checkpoint, outputs: int) -> tuple[LabelSpace, str]
     return LabelSpace(numbered), f"The {outputs} classes have no names in the file: they are numbered."
 
 
-def _from_settings(checkpoint: Checkpoint) -> Found:
+def _from_settings(checkpoint: Checkpoint) -> IdentifiedCheckpoint:
     """A checkpoint of hrseg carries its own settings."""
     beside = checkpoint.beside
     try:
@@ -285,7 +296,7 @@ def _from_settings(checkpoint: Checkpoint) -> Found:
     if ":" in arch:
         way_out = "Build the model yourself, then hrseg.weights.load(model, FILE)."
         raise WeightsError(checkpoint.source, f"its architecture is code outside hrseg, {arch}.", way_out)
-    return Found(
+    return IdentifiedCheckpoint(
         checkpoint.source,
         FAMILIES["hrseg"],
         arch,
@@ -301,7 +312,7 @@ def _from_settings(checkpoint: Checkpoint) -> Found:
     )
 
 
-def settings_of(found: Found) -> dict[str, Any]:
+def checkpoint_settings(found: IdentifiedCheckpoint) -> dict[str, Any]:
     """What a checkpoint of hrseg has beside its tensors: enough to build the model and to feed it."""
     model: dict[str, Any] = {"arch": found.architecture, "encoder": found.encoder}
     if found.bn_momentum is not None:

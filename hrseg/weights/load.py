@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from hrseg.errors import WeightsError
-from hrseg.weights.matching import fit, recognise
+from hrseg.weights.matching import match_tensors, recognise_family
 from hrseg.weights.report import Report
-from hrseg.weights.source import Checkpoint, Source, read
+from hrseg.weights.source import Checkpoint, Source, read_checkpoint
 
 
 def load(
@@ -15,16 +15,17 @@ def load(
 ) -> Report:
     """Copy a checkpoint of any family into a model.
 
-    source: as in `read`, or what it returned; "#encoder" at its end: encoder_only. family: a name of FAMILIES, where
-    the names of the tensors mislead. encoder_only: leave the file's head out. A head of other classes keeps its start
-    values, and so does any head if the file has none; the report names them. Raises WeightsError, naming the tensors,
-    where the encoder does not fit whole or the file's head is another than the model's.
+    source: as in `read_checkpoint`, or what it returned; "#encoder" at its end means encoder_only. family: a name of
+    FAMILIES, where the names of the tensors mislead. encoder_only: leave the file's head out. A head with other classes
+    keeps its initial values, and so does any head if the file has none; the report names them.
+    Raises WeightsError, naming the tensors, where part of the encoder does not fit or the file's head is not the
+    model's.
     """
     if isinstance(source, str) and source.endswith("#encoder"):
         source, encoder_only = source.removesuffix("#encoder"), True
-    checkpoint = source if isinstance(source, Checkpoint) else read(source)
-    reading = recognise(checkpoint, family, model.state_dict().keys())
-    tensors, report = fit(model, checkpoint, reading, encoder_only=encoder_only)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    reading = recognise_family(checkpoint, family, model.state_dict().keys())
+    tensors, report = match_tensors(model, checkpoint, reading, encoder_only=encoder_only)
     if not report.fits or not tensors:
         alone = "" if encoder_only else ", or load the encoder alone: encoder_only=True, in YAML FILE#encoder"
         raise WeightsError(

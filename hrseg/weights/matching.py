@@ -12,14 +12,14 @@ from hrseg.errors import WeightsError, nearest
 from hrseg.models.hrnet import HRNet
 from hrseg.weights import families
 from hrseg.weights.families import BIAS_BEFORE_NORM, CLASSIFIER_HEAD, FAMILIES, Family
-from hrseg.weights.report import Report, some
+from hrseg.weights.report import Report, first_names
 from hrseg.weights.source import Checkpoint
 
 ENCODER = "encoder."
 BIASES = {bias for pairs in BIAS_BEFORE_NORM.values() for bias, _ in pairs}
 
 
-class Reading(NamedTuple):
+class RecognisedNames(NamedTuple):
     """How a checkpoint's names are read.
 
     family: None where they are the model's own, whatever network that is. inside: the network's names in the file, and
@@ -31,13 +31,13 @@ class Reading(NamedTuple):
     outside: list[str]
 
 
-def recognise(checkpoint: Checkpoint, family: str | None, own: Collection[str] = ()) -> Reading:
+def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection[str] = ()) -> RecognisedNames:
     """The family of a checkpoint: the one that is asked for, or by its names.
 
     own: the names of the model that it is meant for, if there is one. Raises WeightsError where the file holds several
     networks or none.
     """
-    inside, outside, roots = families.unwrapped(checkpoint.tensors)
+    inside, outside, roots = families.strip_wrappers(checkpoint.tensors)
     if len(roots) > 1:
         raise WeightsError(
             checkpoint.source,
@@ -51,31 +51,31 @@ def recognise(checkpoint: Checkpoint, family: str | None, own: Collection[str] =
         name = families.ALIASES.get(family, family)
         if name not in FAMILIES:
             raise WeightsError(checkpoint.source, f"no family '{name}'.", nearest(name, FAMILIES))
-        return Reading(FAMILIES[name], inside, outside)
-    found = families.recognise(bare)
+        return RecognisedNames(FAMILIES[name], inside, outside)
+    found = families.family_of_names(bare)
     may_be_own = found is None or found.trunk.startswith(ENCODER)
     encoder = [key for key in own if key.startswith(ENCODER)] or list(own)
     if own and may_be_own and all(key in bare or key.endswith("num_batches_tracked") for key in encoder):
-        return Reading(None, inside, outside)
+        return RecognisedNames(None, inside, outside)
     if found is None:
-        first = f"Its first names: {some(checkpoint.tensors, 4)}."
+        first = f"Its first names: {first_names(checkpoint.tensors, 4)}."
         raise WeightsError(checkpoint.source, "holds no HRNet that hrseg knows, and nothing of the model.", first)
-    return Reading(found, inside, outside)
+    return RecognisedNames(found, inside, outside)
 
 
-def head_of(reading: Reading) -> str:
+def recognise_architecture(reading: RecognisedNames) -> str:
     """The architecture of the head, by the names; "encoder" where there is none."""
     family = reading.family
     assert family is not None
-    return families.architecture(family, [family.spelled(bare) for bare in reading.inside.values()])
+    return families.architecture_of_names(family, [family.spelled(bare) for bare in reading.inside.values()])
 
 
-def rename(reading: Reading) -> tuple[dict[str, str], dict[str, str]]:
+def rename_tensors(reading: RecognisedNames) -> tuple[dict[str, str], dict[str, str]]:
     """Names in the file to names in hrseg, and names in the file that are left out on purpose, with the reason."""
     family = reading.family
     if family is None:
         return dict(reading.inside), {}
-    table = sorted(family.names(head_of(reading)), key=lambda row: -len(row[0]))
+    table = sorted(family.names(recognise_architecture(reading)), key=lambda row: -len(row[0]))
     names, dropped = {}, {}
     for key, bare in reading.inside.items():
         reason = family.reason_to_drop(bare)
@@ -88,8 +88,13 @@ def rename(reading: Reading) -> tuple[dict[str, str], dict[str, str]]:
     return names, dropped
 
 
-def fit(
-    model: nn.Module, checkpoint: Checkpoint, reading: Reading, *, encoder_only: bool = False, strict: bool = False
+def match_tensors(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    reading: RecognisedNames,
+    *,
+    encoder_only: bool = False,
+    strict: bool = False,
 ) -> tuple[dict[str, Tensor], Report]:
     """The tensors of a file that fit a model, by the model's names, and what became of each.
 
@@ -97,7 +102,7 @@ def fit(
     """
     own = model.state_dict()
     family = reading.family
-    names, dropped = rename(reading)
+    names, dropped = rename_tensors(reading)
     is_encoder = not any(name.startswith(ENCODER) for name in own)
     if is_encoder and any(name.startswith(ENCODER) for name in names.values()):
         names, heads = _split(names, lambda name: name.startswith(ENCODER))

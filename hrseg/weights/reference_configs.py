@@ -100,7 +100,7 @@ READ_OTHERWISE = ("MODEL.EXTRA.", "MODEL.ALIGN_CORNERS", "MODEL.NUM_OUTPUTS", "T
 
 
 @dataclass
-class Recipe:
+class TranslatedConfig:
     """Settings of hrseg by section, and what is to be known about their origin."""
 
     plain: dict[str, Any]
@@ -131,7 +131,7 @@ def _flow(value: Any) -> str:
     return f"{value:.10f}".rstrip("0") if isinstance(value, float) and "e" in repr(value) else json.dumps(value)
 
 
-def is_recipe(plain: Any) -> bool:
+def is_reference_config(plain: Any) -> bool:
     """Whether a YAML file's content is of the reference code."""
     return isinstance(plain, Mapping) and any(str(key) in _SECTIONS for key in plain)
 
@@ -139,81 +139,85 @@ def is_recipe(plain: Any) -> bool:
 _SECTIONS = ("MODEL", "DATASET", "TRAIN", "TEST", "LOSS", "CUDNN", "GPUS")
 
 
-def read(path: str | Path) -> Recipe:
-    """The recipe of a YAML file of the reference code.
+def read_reference_config(path: str | Path) -> TranslatedConfig:
+    """The settings of hrseg for a YAML file of the reference code.
 
     Raises ConfigError where it is none, where its network is no HRNet that hrseg knows, and for keys that neither code
     knows.
     """
     plain = settings.read_yaml(path)
-    if not is_recipe(plain):
+    if not is_reference_config(plain):
         raise ConfigError(path, "is not a settings file of the reference code.", "Its sections are MODEL, TRAIN, ...")
-    recipe = translate(settings.flattened(plain), str(path))
-    settings.parse(recipe.plain, where=f"{path}, as settings of hrseg")
-    return recipe
+    translated = translate_config(settings.flattened(plain), str(path))
+    settings.parse(translated.plain, where=f"{path}, as settings of hrseg")
+    return translated
 
 
-def translate(given: Mapping[str, Any], where: str = "settings") -> Recipe:
-    """A recipe from the reference code's settings by their dotted names."""
+def translate_config(given: Mapping[str, Any], where: str = "settings") -> TranslatedConfig:
+    """Settings of hrseg from the reference code's settings by their dotted names."""
     value = {**DEFAULTS, **given}
-    recipe = Recipe({})
+    translated = TranslatedConfig({})
     for key in given:
         top = key.partition(".")[0]
         if key in DEAD or top in DEAD or key.endswith(".FUSE_METHOD"):
-            recipe.dead[key] = DEAD.get(key) or DEAD.get(top) or "streams are summed whatever it says"
+            translated.dead[key] = DEAD.get(key) or DEAD.get(top) or "streams are summed whatever it says"
         elif key in WITHOUT_COUNTERPART or top in WITHOUT_COUNTERPART:
-            recipe.left[key] = WITHOUT_COUNTERPART.get(key) or WITHOUT_COUNTERPART[top]
+            translated.left[key] = WITHOUT_COUNTERPART.get(key) or WITHOUT_COUNTERPART[top]
         elif key not in DEFAULTS and not key.startswith((*READ_OTHERWISE, *OCR_BRANCH)):
-            recipe.left[key] = "unknown to hrseg, and to the reference code as published"
+            translated.left[key] = "unknown to hrseg, and to the reference code as published"
     ocr_branch = any(key.startswith(OCR_BRANCH) for key in given) or "ocr" in value["MODEL.NAME"]
-    recipe.plain["model"] = _model(given, value, ocr_branch, recipe, where)
-    recipe.plain["data"] = _data(value, recipe)
-    recipe.plain["augment"] = _augment(value)
-    recipe.plain["loss"] = _loss(given, value, recipe)
-    recipe.plain["optim"] = _optim(given, value, recipe, where)
+    translated.plain["model"] = _model(given, value, ocr_branch, translated, where)
+    translated.plain["data"] = _data(value, translated)
+    translated.plain["augment"] = _augment(value)
+    translated.plain["loss"] = _loss(given, value, translated)
+    translated.plain["optim"] = _optim(given, value, translated, where)
     gpus = value["GPUS"] if not isinstance(value["GPUS"], str) else ast.literal_eval(value["GPUS"])
-    recipe.plain["train"] = {
+    translated.plain["train"] = {
         "epochs": value["TRAIN.END_EPOCH"],
         "batch_size": value["TRAIN.BATCH_SIZE_PER_GPU"] * len(gpus),
     }
     evaluation = _evaluation(value)
     if evaluation:
-        recipe.plain["eval"] = evaluation
+        translated.plain["eval"] = evaluation
     if "GPUS" not in given:
-        recipe.notes.append("GPUS is not in the file: one was assumed; train.batch_size is a step's, over all of them.")
-    return recipe
+        translated.notes.append(
+            "GPUS is not in the file: one was assumed; train.batch_size is a step's, over all of them."
+        )
+    return translated
 
 
-def _model(given: Mapping, value: Mapping, ocr_branch: bool, recipe: Recipe, where: str) -> dict[str, Any]:
+def _model(
+    given: Mapping, value: Mapping, ocr_branch: bool, translated: TranslatedConfig, where: str
+) -> dict[str, Any]:
     ocr = "ocr" in value["MODEL.NAME"]
     aligned = given.get("MODEL.ALIGN_CORNERS", ocr_branch)
     if "MODEL.ALIGN_CORNERS" not in given:
-        recipe.notes.append(
+        translated.notes.append(
             "MODEL.ALIGN_CORNERS is not in the file: True is the default of branch HRNet-OCR, whose keys it has."
             if ocr_branch
             else "MODEL.ALIGN_CORNERS is not in the file: False, as branches master and pytorch-v1.1 compute; "
             "in branch HRNet-OCR the default is True (encoder ..._ac, align_corners: true, bn_momentum: 0.1)."
         )
-    recipe.notes.append(
+    translated.notes.append(
         "Batch norm momentum is 0.1, as in branch HRNet-OCR."
         if ocr_branch
         else "Batch norm momentum is 0.01, as in branches master and pytorch-v1.1; it is 0.1 in HRNet-OCR."
     )
     model: dict[str, Any] = {"arch": "ocrnet" if ocr else "hrnetv2"}
-    model["encoder"] = f"hrnetv2_{_variant(given, recipe, where)}{'_ac' if aligned else ''}"
+    model["encoder"] = f"hrnetv2_{_variant(given, translated, where)}{'_ac' if aligned else ''}"
     if value["MODEL.PRETRAINED"]:
         model["encoder_weights"] = "imagenet"
-        recipe.notes.append("MODEL.PRETRAINED becomes hrseg's own ImageNet weights; other files: model.weights.")
+        translated.notes.append("MODEL.PRETRAINED becomes hrseg's own ImageNet weights; other files: model.weights.")
     if aligned:
         model["align_corners"] = True
     # The heads of OCRNet keep torch's start values there: modules named cls, aux and ocr are left out.
     return {**model, "init": "default" if ocr else "reference", "bn_momentum": 0.1 if ocr_branch else 0.01}
 
 
-def _variant(given: Mapping, recipe: Recipe, where: str) -> str:
+def _variant(given: Mapping, translated: TranslatedConfig, where: str) -> str:
     """The row of the table of variants that MODEL.EXTRA describes."""
     if not any(key.startswith("MODEL.EXTRA.STAGE") for key in given):
-        recipe.notes.append("MODEL.EXTRA is not in the file: W48 was assumed.")
+        translated.notes.append("MODEL.EXTRA is not in the file: W48 was assumed.")
         return "w48"
     extra = {key.removeprefix("MODEL.EXTRA."): v for key, v in given.items() if key.startswith("MODEL.EXTRA.STAGE")}
     if extra.get("STAGE4.NUM_CHANNELS") is None:
@@ -238,16 +242,16 @@ def _variant(given: Mapping, recipe: Recipe, where: str) -> str:
     )
 
 
-def _data(value: Mapping, recipe: Recipe) -> dict[str, Any]:
+def _data(value: Mapping, translated: TranslatedConfig) -> dict[str, Any]:
     name = value["DATASET.DATASET"]
     data: dict[str, Any] = {"dataset": DATASETS.get(name, "folder")}
     if name not in DATASETS:
-        recipe.notes.append(
+        translated.notes.append(
             f"hrseg has no data set '{name}': bring it into a folder with {value['DATASET.NUM_CLASSES']} classes."
         )
     if value["DATASET.ROOT"]:
         data["root"] = value["DATASET.ROOT"]
-        recipe.notes.append("data.root is the file's; point it to the folder that docs/datasets.md describes.")
+        translated.notes.append("data.root is the file's; point it to the folder that docs/datasets.md describes.")
     if name in DATASETS:
         # The lists are told apart by their names there too.
         train, val = (Path(value[f"DATASET.{key}"]).stem for key in ("TRAIN_SET", "TEST_SET"))
@@ -268,37 +272,39 @@ def _augment(value: Mapping) -> dict[str, Any]:
     return {**augment, "crop": [height, width], "flip": 0.5 if value["TRAIN.FLIP"] else 0.0}
 
 
-def _loss(given: Mapping, value: Mapping, recipe: Recipe) -> list[dict[str, Any]]:
+def _loss(given: Mapping, value: Mapping, translated: TranslatedConfig) -> list[dict[str, Any]]:
     weights = {}
     if value["DATASET.DATASET"] == "cityscapes":
         weights = {"class_weights": list(CLASS_WEIGHTS)}
-        recipe.notes.append("The Cityscapes class weights are in the code there, always on; here they are written out.")
+        translated.notes.append(
+            "The Cityscapes class weights are in the code there, always on; here they are written out."
+        )
     main: dict[str, Any] = {"name": "cross_entropy"}
     if value["LOSS.USE_OHEM"]:
         main = {"name": "ohem", "thresh": value["LOSS.OHEMTHRES"], "min_kept": value["LOSS.OHEMKEEP"]}
-        recipe.notes.append("min_kept counts the pixels of one process's batch, here as there.")
+        translated.notes.append("min_kept counts the pixels of one process's batch, here as there.")
         if "LOSS.OHEMKEEP" not in given:
-            recipe.notes.append("LOSS.OHEMKEEP is not in the file: 100000 in pytorch-v1.1, 131072 in HRNet-OCR.")
+            translated.notes.append("LOSS.OHEMKEEP is not in the file: 100000 in pytorch-v1.1, 131072 in HRNet-OCR.")
     balance = value["LOSS.BALANCE_WEIGHTS"]
     if "ocr" not in value["MODEL.NAME"]:
         return [{**main, **weights}]
     aux_weight, main_weight = balance if len(balance) == 2 else (0.4, 1)
     if len(balance) != 2:
-        recipe.notes.append("LOSS.BALANCE_WEIGHTS is not in the file: [0.4, 1] was assumed, auxiliary and main.")
+        translated.notes.append("LOSS.BALANCE_WEIGHTS is not in the file: [0.4, 1] was assumed, auxiliary and main.")
     aux = {"name": "cross_entropy", "output": "aux", "weight": aux_weight}
     if value["LOSS.USE_OHEM"]:
         aux["average"] = "all"
-        recipe.notes.append(
+        translated.notes.append(
             "Beside OHEM the auxiliary cross entropy is averaged over all pixels, ignored ones included."
         )
     return [{**main, **({"weight": main_weight} if main_weight != 1 else {}), **weights}, {**aux, **weights}]
 
 
-def _optim(given: Mapping, value: Mapping, recipe: Recipe, where: str) -> dict[str, Any]:
+def _optim(given: Mapping, value: Mapping, translated: TranslatedConfig, where: str) -> dict[str, Any]:
     if value["TRAIN.OPTIMIZER"] != "sgd":
         raise ConfigError(f"{where}, TRAIN.OPTIMIZER", f"is {value['TRAIN.OPTIMIZER']!r}; the reference code has sgd.")
     if "TRAIN.WD" not in given:
-        recipe.notes.append(
+        translated.notes.append(
             "TRAIN.WD is not in the file: 0.0001 is the default there (0.0005 in the Cityscapes files)."
         )
     optim = {"name": "sgd", "lr": value["TRAIN.LR"], "momentum": value["TRAIN.MOMENTUM"]}

@@ -34,20 +34,20 @@ class Report:
         loaded = len(self.matched) + len(self.filled)
         parts = [f"{loaded} of {total + len(self.other_classes)} tensors from {self.source}"]
         if self.other_classes:
-            parts.append(f"start values, because of other classes: {some(self.other_classes)}")
+            parts.append(f"start values, because of other classes: {first_names(self.other_classes)}")
         if self.kept:
-            parts.append(f"{len(self.kept)} tensors of the head keep their start values: {some(self.kept)}")
+            parts.append(f"{len(self.kept)} tensors of the head keep their start values: {first_names(self.kept)}")
         for word, names in (("missing", self.missing), ("unexpected", self.unexpected)):
             if names:
-                parts.append(f"{len(names)} {word}: {some(names)}")
+                parts.append(f"{len(names)} {word}: {first_names(names)}")
         if self.wrong_shape:
-            parts.append(f"{len(self.wrong_shape)} of a wrong shape: {some(_explained(self.wrong_shape))}")
+            parts.append(f"{len(self.wrong_shape)} of a wrong shape: {first_names(_explained(self.wrong_shape))}")
         return "; ".join([*parts, *self.notes])
 
     def table(self, shown: int = SHOWN) -> str:
         """A line a kind, with the first `shown` names of each."""
-        reasons = [f"{why} ({len(names)}): {some(names, 2)}" for why, names in _by_reason(self.dropped).items()]
-        filled = [f"{why} ({len(names)}): {some(names, 2)}" for why, names in _by_reason(self.filled).items()]
+        reasons = [f"{why} ({len(names)}): {first_names(names, 2)}" for why, names in _by_reason(self.dropped).items()]
+        filled = [f"{why} ({len(names)}): {first_names(names, 2)}" for why, names in _by_reason(self.filled).items()]
         rows = {
             "matched": f"{len(self.matched)}",
             "renamed": f"{len(self.renamed)}",
@@ -73,10 +73,10 @@ def _by_reason(names: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def some(names: Collection[str], shown: int = SHOWN) -> str:
+def first_names(names: Collection[str], shown: int = SHOWN) -> str:
     first = list(names)[:shown]
     return ", ".join(first) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _counted(names: Collection[str], shown: int) -> str:
-    return f"{len(names)}" + (f": {some(names, shown)}" if names else "")
+    return f"{len(names)}" + (f": {first_names(names, shown)}" if names else "")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hrseg.errors import HrsegError, WeightsError, nearest
+from hrseg.errors import WeightsError, first_line, nearest
+from hrseg.files import whole_file
 from hrseg.models.hrnet import HRNet
 from hrseg.weights.families import ALIASES, BIAS_BEFORE_NORM, FAMILIES, Family
-from hrseg.weights.identify import ARCHITECTURES
+from hrseg.weights.identify import ARCHITECTURES, IdentifiedCheckpoint, build_model, checkpoint_settings
 from hrseg.weights.matching import ENCODER, hrnet_of
 from hrseg.weights.source import METADATA_KEY
 
@@ -58,11 +58,26 @@ def save(model: nn.Module, path: str | Path, family: str, *, encoder_only: bool 
             "encoder": {k: t for k, t in tensors.items() if not k.startswith(head)},
             "decoder": {k: t for k, t in tensors.items() if k.startswith(head)},
         }
-        return [write(path.with_name(f"{part}_{path.name}"), kept, target) for part, kept in parts.items()]
-    return [write(path, tensors, target)]
+        return [write_family_file(path.with_name(f"{part}_{path.name}"), kept, target) for part, kept in parts.items()]
+    return [write_family_file(path, tensors, target)]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], family: Family) -> Path:
+def write_identified(
+    identified: IdentifiedCheckpoint, out: Path, family: str = "hrseg", *, encoder_only: bool = False
+) -> list[Path]:
+    """Write an identified checkpoint for a family; returns the files, which are written whole or not at all."""
+    if any(Path(source) == out for source in identified.source.split(" + ")):
+        raise WeightsError(out, "is the source itself.", "Give another --out.")
+    if family != "hrseg":
+        return save(build_model(identified), out, family, encoder_only=encoder_only)
+    beside = checkpoint_settings(identified)
+    if out.suffix == ".safetensors":
+        return [write_safetensors(out, identified.tensors, beside)]
+    training = dict.fromkeys(("ema", "optimizer", "scaler", "rng", "best"))
+    return [write_torch(out, {"model": identified.tensors, **training, "step": 0, "epoch": 0, **beside})]
+
+
+def write_family_file(path: Path, tensors: Mapping[str, Tensor], family: Family) -> Path:
     """A family's file, or the tensors alone where the path ends in .safetensors; whole or not at all."""
     if path.suffix == ".safetensors":
         return write_safetensors(path, tensors, {})
@@ -70,28 +85,26 @@ def write(path: Path, tensors: Mapping[str, Tensor], family: Family) -> Path:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Path:
-    """Tensors, and what lies beside them as JSON in the file's metadata."""
+    """Write tensors, with what belongs to them as JSON in the file's metadata."""
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     metadata = {"format": "pt"} | ({METADATA_KEY: json.dumps(beside)} if beside else {})
-    return _whole(path, lambda temporary: safetensors.torch.save_file(contiguous, temporary, metadata=metadata))
+    with whole_file(path) as temporary:
+        try:
+            safetensors.torch.save_file(contiguous, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(first_line(error)) from error
+        temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
+    return path
 
 
 def write_torch(path: Path, content: Mapping[str, Any]) -> Path:
-    return _whole(path, lambda temporary: torch.save(dict(content), temporary))
-
-
-def _whole(path: Path, writer: Callable[[Path], None]) -> Path:
-    """Write to a temporary file, then rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        temporary.chmod(0o644)  # safetensors leaves its files to their owner alone
-        temporary.replace(path)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch tells a full disk by RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise HrsegError(path, f"cannot be written: {str(error).splitlines()[0]}.") from error
+    """Write a file of torch.save."""
+    with whole_file(path) as temporary:
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # torch's zip writer reports a full disk by RuntimeError
+            raise OSError(first_line(error)) from error
+        temporary.chmod(0o644)
     return path
 
 

@@ -8,7 +8,6 @@ import json
 import pickle
 import re
 import shutil
-import tempfile
 import urllib.request
 import warnings
 import zipfile
@@ -25,8 +24,9 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 
-from hrseg.errors import WeightsError
-from hrseg.weights import foreign_pickles as pickles
+from hrseg.errors import WeightsError, first_line
+from hrseg.files import whole_file
+from hrseg.weights import foreign_pickles
 
 Source = str | Path | Sequence[str | Path]
 
@@ -55,7 +55,7 @@ class Checkpoint(NamedTuple):
     beside: dict[str, Any]
 
 
-def read(source: Source) -> Checkpoint:
+def read_checkpoint(source: Source) -> Checkpoint:
     """A file's tensors by name, on the CPU; nothing in the file is executed.
 
     source: a path; `owner/name[@revision]` or `hf:owner/name` on the Hugging Face hub; an address with its checksum,
@@ -63,9 +63,9 @@ def read(source: Source) -> Checkpoint:
     Raises WeightsError if it is missing, damaged, or asks to run code.
     """
     if not isinstance(source, str | Path):
-        return _together([read(s) for s in source])
-    path = locate(source)
-    content = _content(path)
+        return _together([read_checkpoint(s) for s in source])
+    path = find_file(source)
+    content = _read_content(path)
     try:
         tensors, beside = _unnest(content)
     except RecursionError:
@@ -85,7 +85,7 @@ def _together(parts: list[Checkpoint]) -> Checkpoint:
     return Checkpoint(" + ".join(p.source for p in parts), tensors, parts[0].beside)
 
 
-def locate(source: str | Path) -> Path:
+def find_file(source: str | Path) -> Path:
     """The file that a path, a hub id or an address names, downloaded where it is not here yet."""
     text = str(source)
     if text.startswith(("http://", "https://")):
@@ -111,7 +111,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
             break
         except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
             reason = reason or error
-    first = str(reason).strip().splitlines()[0]
+    first = first_line(reason) if reason else ""
     raise WeightsError(
         source,
         f"cannot be had from the Hugging Face hub: {first}",
@@ -131,19 +131,15 @@ def _download(address: str) -> Path:
     target = folder / expected
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with whole_file(target) as temporary:
         try:
-            with urllib.request.urlopen(url, timeout=60) as response:
+            with urllib.request.urlopen(url, timeout=60) as response, temporary.open("wb") as file:
                 shutil.copyfileobj(response, file)
         except OSError as error:
             raise WeightsError(url, f"cannot be downloaded: {error}.") from error
-        file.flush()
-        found = sha256(Path(file.name))
-        if found != expected:
-            raise WeightsError(url, f"its sha256 is {found}, not {expected}.", "The file is not the one that you mean.")
-        shutil.copyfile(file.name, target.with_suffix(".part"))
-    target.with_suffix(".part").replace(target)
+        actual = sha256(temporary)
+        if actual != expected:
+            raise WeightsError(url, f"its sha256 is {actual}, not {expected}.", "The file is not the one you mean.")
     return target
 
 
@@ -152,7 +148,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _content(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
     """A file's content by what it is, whatever its name."""
     try:
         with path.open("rb") as file:
@@ -160,7 +156,7 @@ def _content(path: Path) -> Any:
                 return _read_safetensors(path)
         if zipfile.is_zipfile(path):
             _require_honest_size(path)
-            if found := damage(path):
+            if found := find_damage(path):
                 raise WeightsError(path, f"is damaged: {found}.", "Fetch or copy it anew, or use an older one.")
             try:
                 with warnings.catch_warnings(action="ignore"):  # of archives that are not torch's
@@ -169,15 +165,19 @@ def _content(path: Path) -> Any:
                 pass
         if text := _text(path):
             raise WeightsError(path, f"cannot be read as a checkpoint: it is text that begins with {text!r}.")
-        return pickles.read(path)  # which reads more, and says what is wrong where it, too, refuses the file
+        return foreign_pickles.read_pickle(
+            path
+        )  # which reads more, and says what is wrong where it, too, refuses the file
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            path, f"cannot be read safely: {_line(error)}.", "Where it was made, save the model's state_dict() alone."
+            path,
+            f"cannot be read safely: {first_line(error)}.",
+            "Where it was made, save the model's state_dict() alone.",
         ) from None
     except Exception as error:  # readers raise whatever comes up on a damaged file
-        raise WeightsError(path, f"cannot be read, it may be cut short: {_line(error)}.") from None
+        raise WeightsError(path, f"cannot be read, it may be cut short: {first_line(error)}.") from None
 
 
 def _text(path: Path) -> str | None:
@@ -191,13 +191,13 @@ def _text(path: Path) -> str | None:
     return text.lstrip()[:20] if all(c.isprintable() or c.isspace() for c in text) else None
 
 
-def damage(path: str | Path) -> str | None:
+def find_damage(path: str | Path) -> str | None:
     """What is wrong with a file of torch.save by its own checksums, which torch.load does not look at."""
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, UnicodeDecodeError) as error:
-        return _line(error)
+        return first_line(error)
     return broken and f"the checksum of {broken} is wrong"
 
 
@@ -214,10 +214,6 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     return {"model": safetensors.torch.load_file(path), **json.loads(metadata.get(METADATA_KEY, "{}"))}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _unnest(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from hrseg import benchmark
 from hrseg.benchmark import measure, report
-from hrseg.benchmark.measure import Case, Options, OtherLoad, Result, Row, run
+from hrseg.benchmark.measure import Case, Options, OtherLoad, Result, Row, run_case
+from hrseg.commands.benchmark import main
 
 OPTIONS = Options(rounds=5)
 
@@ -20,7 +20,7 @@ OPTIONS = Options(rounds=5)
 def one(sides, *, equal=None, ours=("ours",), mark=0.5, why=None) -> Result:
     """The result of a case whose sides tell their own figures."""
     case = Case(sides, [Row("a thing", "another", ours, ["peer"], mark, equal=equal, why=why)], unit="MiB")
-    return run(case, OPTIONS)[0]
+    return run_case(case, OPTIONS)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_where_a_round_is_short_there_are_more_of_them(monkeypatch):
         next(turns)
         time.sleep(measure.SHORTEST_S)
 
-    run(Case({"ours": side}, []), OPTIONS)
+    run_case(Case({"ours": side}, []), OPTIONS)
     assert next(turns) >= OPTIONS.rounds * measure.MOST_TIMES
 
 
@@ -106,7 +106,7 @@ def test_sides_take_turns():
 def test_the_command_closes_with_one_line_of_json_and_writes_the_document(tmp_path, capsys):
     words = ["loss", "--size", "32x64", "--clock", "cpu", "--rounds", "3"]
     written = ["--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md")]
-    assert benchmark.main([*words, *written]) == 0
+    assert main([*words, *written]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     rows = json.loads(last)["rows"]
     assert [row["equal"] for row in rows if row["mark"] == 0.55] == ["gradients, bit by bit"] * 2
@@ -123,7 +123,10 @@ def test_a_renewed_page_keeps_what_stands_above_the_results(tmp_path):
     assert "old rows" not in text
 
 
-@pytest.mark.parametrize("words", [["loss", "--size", "512"], ["loss", "--variant", "w19"]])
-def test_a_wrong_option_is_told_in_a_sentence(words, capsys):
-    assert benchmark.main(words) == 2
-    assert capsys.readouterr().err.startswith("error: --")
+@pytest.mark.parametrize(("words", "said"), [
+    (["loss", "--size", "512"], "argument --size: '512' is not height x width"),
+    (["loss", "--variant", "w19"], "error: --variant: no variant 'w19'. Did you mean 'w18'?"),
+])  # fmt: skip
+def test_a_wrong_option_is_reported_in_a_sentence(words, said, capsys):
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

@@ -11,14 +11,13 @@ import pytest
 from PIL import Image
 
 from hrseg import console as cli
-from hrseg.commands import check_data, compare
+from hrseg.commands import check_data, compare, export
 from hrseg.evaluate import evaluation as evaluate
-from hrseg.export import exporting as command
 from hrseg.train import loop as train
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, compare.main, command.main])
+@pytest.mark.parametrize("main", [train.main, evaluate.main, compare.main, export.main])
 def test_help_shows_calls_that_work(main, capsys):
     assert main(["--help"]) == 0
     assert "examples:" in capsys.readouterr().out

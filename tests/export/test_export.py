@@ -38,7 +38,11 @@ def test_a_file_of_any_format_takes_any_size_and_says_what_it_is(loaded, tmp_pat
     model = loaded(multiple=32)
     out = tmp_path / f"model{formats.FORMATS[format].ending}"
     done = export(model, out, format, dynamic=True)
-    assert done.proof.agreement > 0.9999 and done.proof.logit_difference < 1e-5 and len(done.proof.sizes) == 3
+    assert (
+        done.verification.agreement > 0.9999
+        and done.verification.logit_difference < 1e-5
+        and len(done.verification.sizes) == 3
+    )
     image = torch.randint(0, 256, (2, 3, 75, 141), dtype=torch.uint8)  # a number and a size of none of them
     with torch.inference_mode():
         found = runner(out, format)(image)
@@ -79,7 +83,7 @@ def test_a_file_that_answers_otherwise_is_refused_and_the_older_one_stays(loaded
 @pytest.mark.long
 def test_half_precision_is_inside_its_own_bound(loaded, tmp_path):
     done = export(loaded(), tmp_path / "m.onnx", "onnx", precision="fp16", normalised=True)
-    assert done.proof.agreement >= 0.999 and 0 < done.proof.logit_difference < 0.01
+    assert done.verification.agreement >= 0.999 and 0 < done.verification.logit_difference < 0.01
     session = formats.need("onnxruntime", "export").InferenceSession(tmp_path / "m.onnx")
     assert session.get_inputs()[0].type == "tensor(float)" and session.get_inputs()[0].shape == [1, 3, 64, 96]
 
@@ -112,7 +116,7 @@ def test_int8_is_explicit_symmetric_and_costs_what_it_says(loaded, tmp_path, sha
     assert all(values[node.input[2]].dtype == np.int8 and not values[node.input[2]].any() for node in quantised)
     assert all(len(node.input) < 3 or node.input[2] in values for node in convolutions)  # biases as they were
     assert json.loads(metadata_inside(tmp_path / "m.onnx", "onnx"))["precision"] == "int8"
-    assert 0 <= done.cost.int8 <= 1 and done.proof.agreement < 1
+    assert 0 <= done.int8_cost.int8 <= 1 and done.verification.agreement < 1
     monkeypatch.setattr(int8, "MOST_COST", -1.0)
     with pytest.raises(HrsegError, match="points lost"):
         export(model, tmp_path / "other.onnx", "onnx", precision="int8")

@@ -84,7 +84,7 @@ def opened(chromium):
 
 
 def test_the_slider_moves_by_mouse_and_by_keyboard(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     clip = "getComputedStyle(document.querySelector('#right-layer')).clipPath"
     assert tab.evaluate(clip) == "inset(0px 0px 0px 50%)"
     box = tab.locator("#stage").bounding_box()
@@ -102,7 +102,7 @@ def test_the_slider_moves_by_mouse_and_by_keyboard(opened, folders):
 
 
 def test_a_class_is_hidden_and_shown_again_by_keyboard(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     before = pixels(tab, "right")
     car = (before == [0, 0, 142, 255]).all(1)
     chip = tab.locator("#legend button", has_text="car")
@@ -116,7 +116,7 @@ def test_a_class_is_hidden_and_shown_again_by_keyboard(opened, folders):
 
 
 def test_the_error_map_is_the_difference_of_truth_and_prediction(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     tab.locator("#right").get_by_label("errors").check()
     drawn = pixels(tab, "right")
     kept = Examples.load(folders[0] / "examples.npz")
@@ -129,7 +129,7 @@ def test_the_error_map_is_the_difference_of_truth_and_prediction(opened, folders
 def test_labels_that_overlap_are_drawn_in_their_mean_colour(opened, tmp_path):
     space = LabelSpace(SPACE.classes, Task.MULTILABEL)
     folder = run(tmp_path / "labels", ["a"], space=space)
-    tab = opened(page.write(folder))
+    tab = opened(page.write_report(folder))
     tab.locator("#right").get_by_label("truth").check()
     truth = Examples.load(folder / "examples.npz").photos["a"].truth.unpack().reshape(3, -1)
     drawn = pixels(tab, "right")
@@ -142,13 +142,13 @@ def test_labels_that_overlap_are_drawn_in_their_mean_colour(opened, tmp_path):
 
 
 def test_names_are_shown_and_not_run(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     assert tab.locator("#picture-name").text_content().startswith(EVIL)
     assert tab.title() == "new"
 
 
 def test_the_next_picture_is_chosen_by_keyboard(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     first = tab.locator("#picture-name").text_content()
     tab.locator("#strip button").nth(1).focus()
     tab.keyboard.press("Enter")
@@ -157,7 +157,7 @@ def test_the_next_picture_is_chosen_by_keyboard(opened, folders):
 
 
 def test_two_runs_are_compared_in_one_picture(opened, folders):
-    tab = opened(page.write(*folders))
+    tab = opened(page.write_report(*folders))
     left, right = pixels(tab, "left"), pixels(tab, "right")
     assert not np.array_equal(left, right)
     tab.locator("#left").get_by_label("change").check()
@@ -166,7 +166,7 @@ def test_two_runs_are_compared_in_one_picture(opened, folders):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone_needs_no_sideways_scrolling_and_the_button_changes_the_light(opened, folders, dark):
-    tab = opened(page.write(folders[0]), width=390, dark=dark)
+    tab = opened(page.write_report(folders[0]), width=390, dark=dark)
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     ground = "getComputedStyle(document.body).backgroundColor"
     before = tab.evaluate(ground)
@@ -176,13 +176,13 @@ def test_a_phone_needs_no_sideways_scrolling_and_the_button_changes_the_light(op
 
 def test_long_names_of_runs_hide_no_choice_on_a_phone(opened, tmp_path):
     one, other = (run(tmp_path / f"{name}_with_a_name_that_says_all_of_its_settings", ["a"]) for name in ("new", "old"))
-    tab = opened(page.write(one, other), width=390)
+    tab = opened(page.write_report(one, other), width=390)
     assert tab.evaluate("[...document.querySelectorAll('.choices')].every(e => e.scrollWidth <= e.clientWidth)")
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_the_class_table_is_sorted_by_a_click(opened, folders):
-    tab = opened(page.write(folders[0]))
+    tab = opened(page.write_report(folders[0]))
     tab.locator("#classes thead button", has_text="IoU").click()
     values = [float(text) for text in tab.locator("#classes td.wide .value").all_text_contents()]
     assert values == sorted(values, reverse=True)

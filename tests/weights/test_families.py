@@ -64,7 +64,7 @@ def test_a_head_that_a_family_does_not_have_is_not_written(tmp_path):
 def test_timm_computes_the_same_features_from_a_saved_encoder(tmp_path):
     encoder = built("classifier").encoder
     weights.save(encoder, tmp_path / "trunk.safetensors", "timm")
-    state = weights.read(tmp_path / "trunk.safetensors").tensors
+    state = weights.read_checkpoint(tmp_path / "trunk.safetensors").tensors
     theirs = timm.create_model("hrnet_w18_small", features_only=True, feature_location="").eval()
     theirs.load_state_dict(state)
     for a, b in zip(outputs(theirs, (64, 96)), outputs(encoder, (64, 96))[1:], strict=True):

@@ -45,7 +45,7 @@ def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path,
     done = tmp_path / "done"
     write({"weight": torch.ones(3), "harm": Evil(done)}, tmp_path / "file.pth")
     with pytest.raises(WeightsError, match=r"names 'posix\.system'.*nothing was run"):
-        weights.read(tmp_path / "file.pth")
+        weights.read_checkpoint(tmp_path / "file.pth")
     assert not done.exists()
     pickle.loads(pickle.dumps(Evil(done)))
     assert done.exists()  # it would have been
@@ -63,7 +63,7 @@ class Indirect:
 
 def test_getattr_in_a_pickle_gives_nothing_to_call(tmp_path):
     torch.save({"weight": torch.ones(3), "buffer": Indirect(tmp_path)}, tmp_path / "file.pth")
-    checkpoint = weights.read(tmp_path / "file.pth")
+    checkpoint = weights.read_checkpoint(tmp_path / "file.pth")
     assert list(checkpoint.tensors) == ["weight"]
 
 
@@ -72,7 +72,7 @@ def test_a_whole_pickled_model_is_refused_with_a_way_out(tmp_path):
     with pytest.raises(
         WeightsError, match=r"torch\.nn\.modules\.linear\.Linear.*save the model's state_dict\(\) alone"
     ):
-        weights.read(tmp_path / "file.pth")
+        weights.read_checkpoint(tmp_path / "file.pth")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_what_other_toolkits_leave_beside_the_weights_does_not_hinder(tmp_path, 
         torch.load(tmp_path / "file.pth", weights_only=True)
     for name in [n for n in sys.modules if n.startswith("mmengine")]:
         del sys.modules[name]
-    checkpoint = weights.read(tmp_path / "file.pth")
+    checkpoint = weights.read_checkpoint(tmp_path / "file.pth")
     assert checkpoint.beside["best_mIoU"] == 0.8
     assert checkpoint.beside["curve"][1].tolist() == [3, 4, 5]
     for name, tensor in state.items():
@@ -136,7 +136,7 @@ def test_views_types_and_shared_storages_are_read_as_torch_reads_them(tmp_path):
     }
     for write in (write_torch, write_legacy):
         write({**tensors, "numpy": np.float64(1)}, tmp_path / "file.pth")
-        read = weights.read(tmp_path / "file.pth").tensors
+        read = weights.read_checkpoint(tmp_path / "file.pth").tensors
         for name, tensor in tensors.items():
             assert read[name].equal(tensor.detach()), name
             assert read[name].dtype == tensor.dtype
@@ -149,7 +149,7 @@ def test_a_file_cut_short_is_an_error_at_every_length(tmp_path, write):
     for length in range(0, len(whole) - 1, max(1, len(whole) // 40)):
         (tmp_path / "file.pth").write_bytes(whole[:length])
         with pytest.raises(WeightsError):
-            weights.read(tmp_path / "file.pth")
+            weights.read_checkpoint(tmp_path / "file.pth")
 
 
 def test_a_pickle_of_parts_without_end_is_given_up(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_pickle_of_parts_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(pickles, "MOST_INSTRUCTIONS", 1000)
     (tmp_path / "file.pth").write_bytes(b"\x80\x02" + b"]" * 2000)
     with pytest.raises(WeightsError, match="more than 1,000 parts"):
-        weights.read(tmp_path / "file.pth")
+        weights.read_checkpoint(tmp_path / "file.pth")
 
 
 def test_dictionaries_that_share_each_other_are_made_once(tmp_path):
@@ -166,7 +166,7 @@ def test_dictionaries_that_share_each_other_are_made_once(tmp_path):
         value = {"a": value, "b": value}
     (tmp_path / "file.pdparams").write_bytes(pickle.dumps({**value, "c": np.zeros(2)}, 2))
     with pytest.raises(WeightsError, match="hold each other without end"):
-        weights.read(tmp_path / "file.pdparams")
+        weights.read_checkpoint(tmp_path / "file.pdparams")
 
 
 def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path):
@@ -174,4 +174,4 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path):
         archive.writestr("archive/data.pkl", pickle.dumps({}))
         archive.writestr("archive/data/0", bytes(50_000_000))
     with pytest.raises(WeightsError, match="unpacks to 48 MiB"):
-        weights.read(tmp_path / "file.pth")
+        weights.read_checkpoint(tmp_path / "file.pth")

@@ -136,9 +136,9 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path, file):
     cut.write_bytes(file.read_bytes()[:100_000])
     for path in (empty, text, cut):
         with pytest.raises(WeightsError, match=path.name):
-            weights.read(path)
+            weights.read_checkpoint(path)
     with pytest.raises(WeightsError, match="is a folder"):
-        weights.read(tmp_path)
+        weights.read_checkpoint(tmp_path)
     torch.save({"a": torch.ones(2)}, text)
     with pytest.raises(WeightsError, match=r"no HRNet that hrseg knows.*Its first names: a"):
         weights.inspect(text)
@@ -182,9 +182,9 @@ def test_a_hub_id_is_downloaded_by_its_revision(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
     with pytest.raises(WeightsError, match="cannot be had from the Hugging Face hub: no network"):
-        weights.read("hf:owner/name")
+        weights.read_checkpoint("hf:owner/name")
     with pytest.raises(WeightsError, match="no such file"):
-        weights.read("runs/best.pt")  # a path that is not there is not a hub id
+        weights.read_checkpoint("runs/best.pt")  # a path that is not there is not a hub id
 
 
 def test_an_address_needs_the_right_checksum(tmp_path, monkeypatch):
@@ -196,9 +196,9 @@ def test_an_address_needs_the_right_checksum(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{server.server_port}/w.pth"
         digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
         with pytest.raises(WeightsError, match="needs its file's checksum"):
-            weights.read(url)
+            weights.read_checkpoint(url)
         with pytest.raises(WeightsError, match=f"its sha256 is {digest}"):
-            weights.read(f"{url}#sha256={'0' * 64}")
+            weights.read_checkpoint(f"{url}#sha256={'0' * 64}")
         assert [p.name for p in (tmp_path / "hub").rglob("*") if p.is_file()] == []
         assert weights.inspect(f"{url}#sha256={digest}").family.name == "official"
         server.shutdown()

@@ -6,7 +6,7 @@ import yaml
 from hrseg import config as settings
 from hrseg.commands.convert import main
 from hrseg.errors import ConfigError
-from hrseg.weights import reference_configs as recipes
+from hrseg.weights import reference_configs
 from tests.conftest import ROOT
 
 
@@ -147,13 +147,15 @@ def test_dead_keys_and_what_depends_on_the_branch_are_named(tmp_path, capsys):
     assert "# CUDNN.BENCHMARK: no setting here" in said
     assert "MODEL.ALIGN_CORNERS is not in the file: False, as branches master and pytorch-v1.1" in said
     assert "momentum is 0.01, as in branches master and pytorch-v1.1; it is 0.1 in HRNet-OCR" in said
-    assert "ALIGN_CORNERS is not in the file: True" in recipes.translate({"MODEL.NAME": "seg_hrnet_ocr"}).to_yaml("x")
+    assert "ALIGN_CORNERS is not in the file: True" in reference_configs.translate_config(
+        {"MODEL.NAME": "seg_hrnet_ocr"}
+    ).to_yaml("x")
 
 
 def test_a_partial_file_has_the_defaults_of_the_reference_code(tmp_path):
     source = tmp_path / "partial.yaml"
     source.write_text("TRAIN: {LR: 0.00001}\nMODEL: {ALIGN_CORNERS: true}\nNONSENSE: {KEY: 1}\n")
-    recipe = recipes.read(source)
+    recipe = reference_configs.read_reference_config(source)
     assert recipe.plain["optim"]["weight_decay"] == 0.0001
     assert recipe.plain["model"] | {"init": ""} == {
         "arch": "hrnetv2",
@@ -171,7 +173,7 @@ def test_a_partial_file_has_the_defaults_of_the_reference_code(tmp_path):
 def test_a_network_that_hrseg_does_not_have_is_refused():
     given = {"MODEL.EXTRA.STAGE4.NUM_CHANNELS": [20, 40, 80, 160]}
     with pytest.raises(ConfigError, match=r"describes no HRNet that hrseg knows \(width 20\)"):
-        recipes.translate(given)
+        reference_configs.translate_config(given)
 
 
 def test_settings_that_are_no_recipe_are_refused(tmp_path, capsys):
