@@ -5,9 +5,12 @@ import torch
 
 from hrseg import weights
 from hrseg.build.trained_model import load_checkpoint
+from hrseg.commands import convert
 from hrseg.commands.convert import main
 from hrseg.errors import WeightsError
 from hrseg.models.ocrnet import OCRNet
+from hrseg.weights.families import ALIASES, FAMILIES
+from hrseg.weights.save import SAVED
 from tests.weights.made import SMALL, assert_same, built, official
 
 
@@ -123,3 +126,9 @@ def test_a_source_is_not_written_over(file, capsys):
 def test_a_file_that_is_not_there_is_exit_code_2(capsys):
     assert main(["nowhere.pth"]) == 2
     assert "nowhere.pth: no such file" in capsys.readouterr().err
+
+
+def test_the_families_in_the_help_are_those_of_the_code():
+    assert set(convert.SAVED) == set(SAVED)
+    assert set(convert.READ) == set(FAMILIES)
+    assert set(convert.ALIASES) == set(ALIASES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.commands import export as export_command
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.export import export, formats, int8, runner
 from hrseg.export import exporting as command
@@ -121,3 +122,7 @@ def test_int8_is_explicit_symmetric_and_costs_what_it_says(loaded, tmp_path, sha
     with pytest.raises(HrsegError, match="points lost"):
         export(model, tmp_path / "other.onnx", "onnx", precision="int8")
     assert not (tmp_path / "other.onnx").exists()
+
+
+def test_the_formats_in_the_help_are_those_of_the_code():
+    assert (*formats.FORMATS, "hub") == export_command.FORMATS

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from hrseg.commands import report
 from hrseg.errors import HrsegError
 from hrseg.report import page
 from tests.report.made import run
@@ -86,13 +87,13 @@ def test_scores_alone_make_a_page(tmp_path, capsys):
     folder = run(tmp_path / "old", ["a", "b"])
     (folder / "examples.npz").unlink()
     (folder / "log.jsonl").unlink()
-    assert page.main([str(folder)]) == 0
+    assert report.main([str(folder)]) == 0
     text = (folder / "report.html").read_text()
     assert "Confusions" in text and 'id="viewer"' not in text and "Training loss" not in text
 
 
 def test_a_folder_without_scores_ends_with_2(tmp_path, capsys):
-    assert page.main([str(tmp_path)]) == 2
+    assert report.main([str(tmp_path)]) == 2
     assert "no metrics.json" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import socket
 import threading
 
 import huggingface_hub
@@ -14,6 +15,7 @@ from hrseg import weights
 from hrseg.errors import WeightsError
 from hrseg.models.hrnetv2 import HRNetV2
 from hrseg.models.ocrnet import OCRNet
+from hrseg.task import LabelSpace, Normalisation, SegmentationClass
 from tests.weights.made import SMALL, assert_same, built, official
 
 
@@ -208,3 +210,20 @@ def test_an_address_needs_the_right_checksum(tmp_path, monkeypatch):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
+
+
+def test_inspecting_a_model_of_an_smp_architecture_fetches_no_imagenet_weights(tmp_path, monkeypatch):
+    model = smp.Unet("resnet18", encoder_weights=None, classes=2)
+    config = {"model": {"arch": "unet", "encoder": "resnet18"}}
+    meaning = LabelSpace((SegmentationClass("a", (0, 0, 0)), SegmentationClass("b", (1, 1, 1)))).to_plain()
+    content = {"model": model.state_dict(), "config": config, "normalisation": Normalisation().to_plain(), **meaning}
+    torch.save(content, tmp_path / "best.pt")
+
+    def no_network(*_, **__):
+        raise AssertionError("asks the network")
+
+    for name in ("connect", "getaddrinfo"):
+        monkeypatch.setattr(socket.socket if name == "connect" else socket, name, no_network)
+    found = weights.inspect(tmp_path / "best.pt")
+    assert (found.architecture, found.report.fits) == ("unet", True)
+    assert weights.build_model(found).state_dict().keys() == model.state_dict().keys()
