@@ -45,8 +45,8 @@ def samples(root: Path) -> Case:
     """Every image at every scale: what a sample costs depends on its scale, so each call does all, the same."""
     plain = Cityscapes(root, "val")
     reason = missing("imagecodecs")
-    strips: Any = reason or cache.cached(plain, "strips", root / "cache", root, progress=False)
-    raw = cache.cached(plain, "raw", root / "cache", root, progress=False)
+    strips: Any = reason or cache.cached_dataset(plain, "strips", root / "cache", root, progress=False)
+    raw = cache.cached_dataset(plain, "raw", root / "cache", root, progress=False)
 
     configs = [AUGMENT.model_copy(update={"scale": (scale, scale)}) for scale in SCALES]
     transforms = [train_transform(config, plain.space) for config in configs]

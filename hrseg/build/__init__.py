@@ -89,7 +89,7 @@ def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: b
     data = config.data
     if data.cache == "none":
         return dataset
-    return cache.cached(
+    return cache.cached_dataset(
         dataset, data.cache, cache_dir(config), data.root, workers=data.workers, renew=renew, progress=progress
     )
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hrseg import build
     from hrseg import config as settings
-    from hrseg.data.cache import Cached, clear_caches
+    from hrseg.data.cache import CachedDataset, clear_caches
     from hrseg.data.checks import require_sound
 
     config = settings.load(args.config, args.settings)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         require_sound(datasets, workers=config.data.workers)
     for split, dataset in datasets.items():
         cached = build.cached(config, dataset, renew=True)
-        assert isinstance(cached, Cached)  # data.cache is not none
+        assert isinstance(cached, CachedDataset)  # data.cache is not none
         print(f"{split}: {len(cached)} samples in {cached.folder}")
     return 0
 

@@ -26,15 +26,15 @@ from hrseg.task import LabelSpace, Normalisation, Sample
 Key = tuple[int, int]  # (epoch, index)
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
-ORDER, AUGMENT = 0, 1  # what a random stream is for: equal numbers for different ends must not give equal streams
+ORDER, AUGMENT = 0, 1  # purposes of random numbers: the same seed must not give both the same numbers
 
 
 class Batch(NamedTuple):
     """Samples that go through the network together.
 
     image: uint8, uint16 or float32 [N, C, H, W], not yet normalised, channels_last in memory. target: class indices
-    [N, H, W] or {0, 1, ignore} [N, L, H, W] in the type of `label_type`; None for a split without labels. indices:
-    places in the data set.
+    [N, H, W] or {0, 1, ignore} [N, L, H, W] in the type of `target_type`; None for a split without targets.
+    indices: of the samples in the data set.
     """
 
     image: Tensor
@@ -50,9 +50,9 @@ class Batch(NamedTuple):
 
 
 class Normalise(nn.Module):
-    """((v - low) / (high - low) - mean) / std of each channel, folded into one subtraction and one multiplication.
+    """((v - low) / (high - low) - mean) / std per channel, folded into one subtraction and one multiplication.
 
-    Takes [..., C, H, W] of any number type, returns float32. The subtraction comes first so that a narrow range far
+    Takes [..., C, H, W] of any number type, returns float32. The subtraction comes first, so that a narrow range far
     from zero (kelvins) loses no digits.
     """
 
@@ -76,7 +76,7 @@ def normalise(image: Tensor, normalisation: Normalisation) -> Tensor:
     return Normalise(normalisation).to(image.device)(image)
 
 
-def label_type(space: LabelSpace) -> np.dtype:
+def target_type(space: LabelSpace) -> np.dtype:
     """The smallest of uint8, int16 and int32 that holds every class index and the ignore index."""
     lowest, highest = min(0, space.ignore_index), max(len(space.classes) - 1, space.ignore_index)
     fits = (t for t in (np.uint8, np.int16, np.int32) if np.iinfo(t).min <= lowest and highest <= np.iinfo(t).max)
@@ -89,22 +89,22 @@ def iterations_per_epoch(length: int, batch_size: int) -> int:
 
 
 @lru_cache(maxsize=2)  # a set smaller than a batch needs the orders of neighbouring epochs
-def _order(length: int, seed: int, epoch: int) -> np.ndarray:
-    return _random(ORDER, seed, epoch).permutation(length)
+def _epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    return _generator(ORDER, seed, epoch).permutation(length)
 
 
-def _random(*numbers: int) -> np.random.Generator:
+def _generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng([number % 2**64 for number in numbers])  # a seed may be negative
 
 
 class TrainSampler:
-    """Keys (epoch, index) of one process, a batch a step.
+    """Keys (epoch, index) of one process, one batch per step.
 
     Each epoch is a permutation by (seed, epoch). The global batch of a step is the next stretch of it, of which every
-    rank takes its part; what is left at an epoch's end and fills no global batch is dropped. A set smaller than a
-    global batch drops nothing: there a batch runs on into the next permutations.
+    rank takes its part; the rest of an epoch that does not fill a global batch is dropped. A set smaller than a global
+    batch drops nothing: a batch then continues into the next permutations.
 
-    batch_size: images a step of this process. steps: of the whole run, start_step of which are done already.
+    batch_size: images per step of this process. steps: of the whole run, of which start_step are already done.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class TrainSampler:
         per_epoch = self.length // images * images or self.length
         first = step * images + self.rank * self.batch_size
         places = (divmod(place, per_epoch) for place in range(first, first + self.batch_size))
-        return [(epoch, int(_order(self.length, self.seed, epoch)[place])) for epoch, place in places]
+        return [(epoch, int(_epoch_order(self.length, self.seed, epoch)[place])) for epoch, place in places]
 
 
 class _Item(NamedTuple):
@@ -142,22 +142,22 @@ class _Item(NamedTuple):
     target: Tensor | None
     name: str
     place: int  # in the data set
-    size: tuple[int, ...]  # of the image as the data set has it
+    size: tuple[int, ...]  # of the image in the data set
 
 
-def _caught(function: Callable, argument: Any) -> Any:
-    """The function's result, or its HrsegError as a value: torch would make another error of one raised in a worker."""
+def _result_or_error(function: Callable, argument: Any) -> Any:
+    """The function's result, or its HrsegError as a value: torch would change the type of one raised in a worker."""
     try:
         return function(argument)
     except HrsegError as error:
         return error
 
 
-class _Reader:
+class _SampleReader:
     dataset: Dataset
 
     def __getitem__(self, key: Any) -> _Item | HrsegError:
-        return _caught(self.read, key)
+        return _result_or_error(self.read, key)
 
     def read(self, key: Any) -> _Item:
         raise NotImplementedError
@@ -166,12 +166,12 @@ class _Reader:
         image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
         target = None
         if sample.target is not None:
-            kind = label_type(self.dataset.space)
+            kind = target_type(self.dataset.space)
             target = torch.from_numpy(np.ascontiguousarray(sample.target.astype(kind, copy=False)))
         return _Item(image, target, sample.name, place, size)
 
 
-class TrainSet(_Reader):
+class TrainSet(_SampleReader):
     """A data set under a random transform; a key (epoch, index) always gives the same item, or the same error."""
 
     def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0):
@@ -186,11 +186,11 @@ class TrainSet(_Reader):
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
         size = sample.image.shape[:2]
-        return self._item(self.transform(sample, _random(AUGMENT, self.seed, epoch, index)), index, size)
+        return self._item(self.transform(sample, _generator(AUGMENT, self.seed, epoch, index)), index, size)
 
 
-class EvalSet(_Reader):
-    """A data set as it is; images (not targets) may be brought to a short side."""
+class EvalSet(_SampleReader):
+    """A data set without augmentation; images (not targets) may be resized to a short side."""
 
     def __init__(self, dataset: Dataset, short_side: int | None = None):
         self.dataset, self.short_side = dataset, short_side
@@ -206,15 +206,15 @@ class EvalSet(_Reader):
         return self._item(sample, key, size)
 
 
-def _batch(items: Sequence[_Item]) -> Batch:
+def _make_batch(items: Sequence[_Item]) -> Batch:
     images, targets, names, places, _ = zip(*items, strict=True)
     target = None if targets[0] is None else default_collate(list(targets))
-    # Pixels stay whole (channels_last): nothing is transposed here, and the network wants them so.
+    # The channels of a pixel stay together (channels_last): nothing is transposed here, and the network wants it so.
     image = default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
     return Batch(image, target, names, places)
 
 
-def _items(results: Sequence[_Item | HrsegError]) -> list[_Item]:
+def _require_items(results: Sequence[_Item | HrsegError]) -> list[_Item]:
     items = []
     for result in results:
         if isinstance(result, HrsegError):
@@ -225,40 +225,42 @@ def _items(results: Sequence[_Item | HrsegError]) -> list[_Item]:
 
 def collate_train(results: Sequence[_Item | HrsegError]) -> list[Batch]:
     """All items as one batch. Raises the first error among them, DataError where their sizes differ."""
-    first, *others = items = _items(results)
+    first, *others = items = _require_items(results)
     for item in others:
         if item.image.shape != first.image.shape:
-            what = f"is {_text(item)} after augmentation, but {first.name}, of the same batch, {_text(first)}."
+            what = (
+                f"is {_size_text(item)} after augmentation, but {first.name}, of the same batch, {_size_text(first)}."
+            )
             raise DataError(item.name, what, "Set augment.crop: [height, width].")
-    return [_batch(items)]
+    return [_make_batch(items)]
 
 
 def collate_eval(results: Sequence[_Item | HrsegError]) -> list[Batch]:
     """Batches of neighbours of equal size, in the order of the items. Raises the first error among them."""
     groups: list[list[_Item]] = []
-    for item in _items(results):
+    for item in _require_items(results):
         if groups and (groups[-1][0].size, groups[-1][0].image.shape) == (item.size, item.image.shape):
             groups[-1].append(item)
         else:
             groups.append([item])
-    return [_batch(group) for group in groups]
+    return [_make_batch(group) for group in groups]
 
 
-def _text(item: _Item) -> str:
+def _size_text(item: _Item) -> str:
     channels, height, width = item.image.shape
     return f"{height} x {width} pixels with {channels} channels"
 
 
-def _start_worker(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run, which ends its workers itself
+def _set_up_worker(worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the run, which ends its workers itself
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)  # one thread a worker; OpenCV's pool does not survive a fork either
+    cv2.setNumThreads(0)  # one thread per worker; and OpenCV's pool does not survive a fork
     torch.set_num_threads(1)
-    gc.freeze()  # to look through what came with the fork would copy every page of it
+    gc.freeze()  # collecting what came with the fork would copy every page of it
 
 
 class Loader:
-    """Batches from a DataLoader; an error of the data comes out as the HrsegError it is. images: how many in all."""
+    """Batches from a DataLoader; an error in the data is raised as an HrsegError. images: their total number."""
 
     def __init__(self, loader: DataLoader, images: int):
         self.loader, self.images = loader, images
@@ -269,19 +271,21 @@ class Loader:
                 try:
                     raise batches
                 finally:
-                    del batches  # else it holds its own traceback: a cycle in which the workers outlive their queues
+                    del batches  # or else it holds its own traceback: a cycle in which the workers outlive their queues
             yield from batches
 
 
-def _loader(reader: _Reader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int) -> Loader:
+def _make_loader(
+    reader: _SampleReader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int
+) -> Loader:
     loader: DataLoader = DataLoader(
         reader,  # type: ignore[arg-type]
         batch_sampler=keys,
-        collate_fn=partial(_caught, collate),
+        collate_fn=partial(_result_or_error, collate),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=_set_up_worker,
         generator=torch.Generator(),  # its own: the global random state must not depend on how often a loader starts
     )
     return Loader(loader, images)
@@ -300,9 +304,9 @@ def train_loader(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Loader:
-    """One batch a step from start_step to steps, over epochs without a pause; see TrainSampler.
+    """One batch per step from start_step to steps, over epochs without a pause; see TrainSampler.
 
-    batch_size: images a step of this process. pin_memory: with CUDA only. Raises DataError from the iteration.
+    batch_size: images per step of this process. pin_memory: with CUDA only. Raises DataError from the iteration.
     """
     sampler = TrainSampler(
         len(dataset),
@@ -314,7 +318,7 @@ def train_loader(
         start_step=start_step,
     )
     reader = TrainSet(dataset, transform, seed)
-    return _loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
+    return _make_loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
 
 
 def eval_loader(
@@ -327,11 +331,11 @@ def eval_loader(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Loader:
-    """Images rank, rank + world_size, ... each once, in their own size, with the targets untouched.
+    """Images rank, rank + world_size, ... each once, at their own size, with unchanged targets.
 
-    batch_size: at most so many neighbours, all of one size. short_side: of the images, in pixels.
+    batch_size: the largest number of neighbours, all of one size. short_side: of the images, in pixels.
     Raises DataError from the iteration.
     """
     mine = range(rank, len(dataset), world_size)
     batches = [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)]
-    return _loader(EvalSet(dataset, short_side), batches, collate_eval, workers, pin_memory, len(mine))
+    return _make_loader(EvalSet(dataset, short_side), batches, collate_eval, workers, pin_memory, len(mine))

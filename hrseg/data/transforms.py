@@ -8,24 +8,26 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for a newer version
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # otherwise its import asks the package index for a newer version
 
 import albumentations as A
 import cv2
 import numpy as np
 
 from hrseg.config import AugmentConfig, check_options
-from hrseg.data.loader import label_type
+from hrseg.data.loader import target_type
 from hrseg.data.resize import CV2_CHANNELS, image_window, mask_window, resize, scaled_size
-from hrseg.errors import ConfigError, DataError, nearest
+from hrseg.errors import ConfigError, DataError, first_line, nearest
 from hrseg.task import LabelSpace, Sample, Task
 
 CROP_TRIES = 10
 PROBES = 8
-PROBE_SIZE = (96, 128)  # where no crop says how large the images will be
+PROBE_SIZE = (96, 128)  # if no crop sets the size of the images
 COMPOSITIONS = (A.OneOf, A.SomeOf, A.RandomOrder, A.Sequential)
 BASES = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
-EXTRAS: dict[str, Any] = {
+TRANSFORMS: dict[str, Any] = {
     name: piece
     for name, piece in vars(A).items()
     if inspect.isclass(piece) and issubclass(piece, (A.BasicTransform, *COMPOSITIONS)) and piece not in BASES
@@ -33,11 +35,11 @@ EXTRAS: dict[str, Any] = {
 
 
 class RandomWindow:
-    """A random window of a randomly resized sample, of which no more is read and resized than the window.
+    """A random window of a randomly resized sample; no more than the window is read and resized.
 
-    The short side is brought to `short_side`, or the long one to `long_side`, times a random scale, in one step. The
-    window is at most `crop`, everything without one; ten tries keep every class at or below `max_class_share` of its
-    labels.
+    The short side is resized to `short_side`, or the long one to `long_side`, times a random scale, in one step. The
+    window has at most the size `crop`; without one it is the whole sample. Up to ten windows are tried to find one in
+    which no class has more than `max_class_share` of the labelled pixels.
     """
 
     def __init__(self, config: AugmentConfig, ignore_index: int):
@@ -56,12 +58,12 @@ class RandomWindow:
             top = int(rng.integers(size[0] - height + 1))
             window = (top, int(rng.integers(size[1] - width + 1)), height, width)
             target = mask_window(sample.target, size, window)
-            if share < 1 and largest_share(target, self.ignore_index) <= share:
+            if share < 1 and largest_class_share(target, self.ignore_index) <= share:
                 break
         return sample._replace(image=image_window(sample.image, size, window), target=target)
 
     def random_size(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
-        """(height, width) that an image of `size` is brought to."""
+        """The (height, width) to which an image of `size` is resized."""
         config, base = self.config, 1.0
         if config.short_side:
             base = config.short_side / min(size)
@@ -72,7 +74,7 @@ class RandomWindow:
         return scaled_size(size, base * self.random_scale(rng))
 
     def random_scale(self, rng: np.random.Generator) -> float:
-        """Any value of `scale`, both ends included, or one in steps of `scale_step` from its lower end."""
+        """Any value of `scale`, both ends included, or a step of `scale_step` from its lower end."""
         low, high = self.config.scale or (1.0, 1.0)
         if self.config.scale_step is None:
             return rng.uniform(low, high)
@@ -81,15 +83,15 @@ class RandomWindow:
 
 
 class RandomFlip(A.HorizontalFlip):
-    """Left and right exchanged; for many channels by numpy, since OpenCV 5 refuses."""
+    """Left and right exchanged; by numpy where there are more channels than OpenCV 5 accepts."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
         many = img.ndim == 3 and img.shape[2] > CV2_CHANNELS
         return img[:, ::-1] if many else cv2.flip(img, 1).reshape(img.shape)
 
 
-def largest_share(target: np.ndarray, ignore_index: int) -> float:
-    """The share of the most frequent class, or label that is on, of what is not ignored; 1 where all is ignored.
+def largest_class_share(target: np.ndarray, ignore_index: int) -> float:
+    """The share of the most frequent class, or label, in the pixels that are not ignored; 1 if all are ignored.
 
     target: class indices [H, W], or {0, 1, ignore} [L, H, W].
     """
@@ -106,14 +108,14 @@ class TrainTransform:
     """A random window and an albumentations pipeline as a function of a sample and a random generator alone.
 
     pipeline: takes image and mask (or masks [L, H, W]). unit_range: it has colour transforms, which clip float images
-    to [0, 1]. Raises DataError for a float image with other values then.
+    to [0, 1]; a float image with other values then raises DataError.
     """
 
     def __init__(self, window: RandomWindow, pipeline: A.Compose, *, unit_range: bool = False):
         self.window, self.pipeline, self.unit_range = window, pipeline, unit_range
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        seed_state(self.pipeline, rng)
+        seed_transform(self.pipeline, rng)
         sample = self.window(sample, rng)
         if self.unit_range and sample.image.dtype == np.float32:
             low, high = sample.image.min(), sample.image.max()
@@ -126,19 +128,19 @@ class TrainTransform:
         return sample._replace(image=out["image"], target=out[mask])
 
 
-def seed_state(transform: A.BasicTransform | A.BaseCompose, rng: np.random.Generator) -> None:
-    """Make all that a transform draws from now on follow from `rng`."""
+def seed_transform(transform: A.BasicTransform | A.BaseCompose, rng: np.random.Generator) -> None:
+    """Make everything that a transform draws from now on follow from `rng`."""
     transform.set_random_state(rng, random.Random(int(rng.integers(2**63))))
 
 
 def train_transform(
     config: AugmentConfig, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
 ) -> TrainTransform:
-    """Resize, crop, jitter, pad, flip, extras: each where it is set.
+    """Resize, crop, jitter, pad, flip, extra transforms: each if it is set.
 
-    Smaller images are padded at the bottom and right, with 0 and the ignore index. channels, dtype: of the images; each
-    jitter and extra is tried on a made sample of that kind. Raises ConfigError for one that is unknown, has wrong
-    parameters, does not work on it, changes the image's type or a mask's values, or changes the size of crops.
+    Smaller images are padded at the bottom and right, with 0 and the ignore index. channels, dtype: of the images; the
+    jitter and each extra transform are tried on a random sample of that kind. Raises ConfigError for one that is
+    unknown, has wrong parameters, does not work on it, changes the image's type, the target's values or a crop's size.
     """
     probe = Probe(space, channels, np.dtype(dtype), config.crop)
     steps: list[A.BasicTransform | A.BaseCompose] = []
@@ -151,32 +153,34 @@ def train_transform(
         steps.append(A.PadIfNeeded(height, width, **padding, fill_mask=space.ignore_index, p=1.0))
     if config.flip:
         steps.append(RandomFlip(p=config.flip))
-    steps += [extra(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(config.extra)]
+    steps += [extra_transform(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(config.extra)]
     window = RandomWindow(config, space.ignore_index)
-    return TrainTransform(window, A.Compose(steps), unit_range=any(_recolours(step) for step in steps))
+    return TrainTransform(window, A.Compose(steps), unit_range=any(_changes_colors(step) for step in steps))
 
 
-def extra(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransform | A.BaseCompose:
-    """One albumentations transform from {name: ..., parameter: ...}, tried; OneOf and the like hold a list of them."""
+def extra_transform(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransform | A.BaseCompose:
+    """An albumentations transform from {name: ..., parameter: ...}, tried out; OneOf and the like hold several."""
     options = dict(entry)
     name = str(options.pop("name", None))
-    if name not in EXTRAS:
-        raise ConfigError(f"{where}.name", f"no albumentations transform '{name}'.", nearest(name, EXTRAS))
-    piece = EXTRAS[name]
+    if name not in TRANSFORMS:
+        raise ConfigError(f"{where}.name", f"no albumentations transform '{name}'.", nearest(name, TRANSFORMS))
+    piece = TRANSFORMS[name]
     check_options(piece, options, where=where, also=("name",))
     composed = piece in COMPOSITIONS
     if composed:
         parts = options["transforms"]
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
             raise ConfigError(f"{where}.transforms", "must be a list of transforms.", "[{name: Blur, p: 0.5}, ...]")
-        options["transforms"] = [extra(part, f"{where}.transforms.{i}", probe) for i, part in enumerate(parts)]
+        options["transforms"] = [
+            extra_transform(part, f"{where}.transforms.{i}", probe) for i, part in enumerate(parts)
+        ]
     try:
         transform = piece(**options)
-    except Exception as error:  # whatever a transform raises, it is about the parameters it was given
-        raise ConfigError(where, f"{name} refuses its parameters: {_reason(error)}") from error
+    except Exception as error:  # whatever a transform raises, it is about its parameters
+        raise ConfigError(where, f"{name} refuses its parameters: {_complaint(error)}") from error
     if composed:
         return transform
-    # None stands for "leave the mask", as in dropouts; a number is the fill of new pixels, class 0 by default.
+    # None leaves the mask unchanged, as in dropouts; a number is the fill of new pixels, class 0 by default.
     if "fill_mask" not in options and getattr(transform, "fill_mask", None) is not None:
         transform.fill_mask = probe.space.ignore_index
     probe(transform, where, fill=options.get("fill_mask"))
@@ -184,7 +188,7 @@ def extra(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransfor
 
 
 class Probe:
-    """Tries transforms on made samples of one kind and refuses those that are not fit for segmentation."""
+    """Tries transforms on a random sample of one kind and refuses those that are not fit for segmentation."""
 
     def __init__(self, space: LabelSpace, channels: int, dtype: np.dtype, crop: tuple[int, int] | None):
         self.space, self.crop = space, crop
@@ -196,23 +200,23 @@ class Probe:
         self.highest = 1 if space.task is Task.MULTILABEL else len(space.classes) - 1
         labels = (len(space.classes),) if space.task is Task.MULTILABEL else ()
         blocks = rng.choice([self.highest, space.ignore_index], (*labels, -(-height // 8), -(-width // 8)))
-        self.target = blocks.repeat(8, -1).repeat(8, -2)[..., :height, :width].astype(label_type(space))
+        self.target = blocks.repeat(8, -1).repeat(8, -2)[..., :height, :width].astype(target_type(space))
 
     def __call__(self, transform: A.BasicTransform, where: str, fill: Any = None) -> None:
-        """Raises ConfigError where the transform fails or gives a sample that cannot be learned from.
+        """Raises ConfigError if the transform fails or gives a sample that cannot be learned from.
 
-        fill: the value for new mask pixels that a person asked for.
+        fill: the value for new mask pixels that the settings ask for.
         """
         name, dtype, channels = type(transform).__name__, self.image.dtype, self.image.shape[2]
         mask = "mask" if self.target.ndim == 2 else "masks"
         allowed = {self.highest, self.space.ignore_index}
         allowed |= {fill} if isinstance(fill, int) and 0 <= fill <= self.highest else set()
         for attempt in range(PROBES):
-            seed_state(transform, np.random.default_rng(attempt))
+            seed_transform(transform, np.random.default_rng(attempt))
             try:
                 out = transform(image=self.image.copy(), **{mask: self.target.copy()}, force_apply=True)
             except Exception as error:  # whatever a transform raises here, it would raise in training
-                what = f"{name} does not work on {dtype} images of {channels} channels with {mask}: {_reason(error)}"
+                what = f"{name} does not work on {dtype} images of {channels} channels with {mask}: {_complaint(error)}"
                 raise ConfigError(where, what) from error
             image, target = out["image"], out[mask]
             if not isinstance(image, np.ndarray) or image.dtype != dtype or image.shape[2:] != (channels,):
@@ -220,7 +224,7 @@ class Probe:
                 raise ConfigError(where, f"{name} turns {dtype} images of {channels} channels into {kind}.")
             if target.dtype != self.target.dtype or not set(np.unique(target).tolist()) <= allowed:
                 way_out = "Set its mask_interpolation to 0 (nearest) and its fill_mask to a class or the ignore index."
-                raise ConfigError(where, f"{name} puts values into masks that are no labels.", way_out)
+                raise ConfigError(where, f"{name} puts values into masks that are not class indices.", way_out)
             if target.shape[-2:] != image.shape[:2]:
                 raise ConfigError(where, f"{name} gives image and mask different sizes.")
             if self.crop and image.shape[:2] != tuple(self.crop):
@@ -230,17 +234,17 @@ class Probe:
                 )
 
 
-def _recolours(transform: A.BasicTransform | A.BaseCompose) -> bool:
+def _changes_colors(transform: A.BasicTransform | A.BaseCompose) -> bool:
     if isinstance(transform, A.BaseCompose):
-        return any(_recolours(part) for part in transform.transforms)
+        return any(_changes_colors(part) for part in transform.transforms)
     return isinstance(transform, A.ImageOnlyTransform)
 
 
-def _reason(error: Exception) -> str:
+def _complaint(error: Exception) -> str:
     """What a transform complains about, in one line."""
     details = getattr(error.__cause__, "errors", None)  # albumentations hides pydantic's errors behind a ValueError
     if callable(details):
         return "; ".join(
             ": ".join([*map(str, e["loc"][:1]), e["msg"].removeprefix("Value error, ")]) for e in details()
         )
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

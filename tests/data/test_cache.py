@@ -40,7 +40,7 @@ def save(path, array):
 
 def open_cache(root, kind="raw", **options):
     dataset = folder.Folder(root, "train")
-    return dataset, cache.cached(dataset, kind, root / ".hrseg_cache", root, progress=False, **options)
+    return dataset, cache.cached_dataset(dataset, kind, root / ".hrseg_cache", root, progress=False, **options)
 
 
 class Made(Dataset):
@@ -82,7 +82,7 @@ def test_any_window_of_any_image_and_mask_is_that_of_the_array(tmp_path, kind, d
     target = rng.integers(0, 2, (2, 150, 40), np.uint8)
     (tmp_path / "a").write_bytes(b"source")
     made = Made([Sample(bits.view(dtype), target, "a")], tmp_path)
-    sample = cache.cached(made, kind, tmp_path / "cache", tmp_path, progress=False).open_sample(0)
+    sample = cache.cached_dataset(made, kind, tmp_path / "cache", tmp_path, progress=False).open_sample(0)
     for _ in range(30):
         (top, bottom), (left, right) = (sorted(rng.choice(side + 1, 2, replace=False)) for side in (150, 40))
         window = (slice(top, bottom), slice(left, right))
@@ -115,7 +115,7 @@ def test_workers_read_the_cache_and_it_can_be_sent_to_them(root):
 def test_a_crop_reads_only_its_strips(tmp_path):
     (tmp_path / "a").write_bytes(b"")
     made = Made([Sample(np.zeros((256, 64, 3), np.uint8), None, "a")], tmp_path)
-    image = cache.cached(made, "strips", tmp_path / "cache", tmp_path, progress=False).open_sample(0).image
+    image = cache.cached_dataset(made, "strips", tmp_path / "cache", tmp_path, progress=False).open_sample(0).image
     start, end = image.starts[1:3]
     content = bytearray(image.path.read_bytes())
     content[:start], content[end : image.starts[-1]] = bytes(start), bytes(image.starts[-1] - end)
@@ -200,7 +200,7 @@ def test_a_sample_that_cannot_be_read_leaves_nothing_half_written(root):
 
 def test_a_size_that_does_not_fit_on_the_disk_is_told_before(root, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    monkeypatch.setattr(cache, "TRIED", 1)
+    monkeypatch.setattr(cache, "SIZE_SAMPLES", 1)
     with pytest.raises(DataError, match=r"GB are free\. Set data\.cache_dir"):
         open_cache(root)
 
@@ -210,18 +210,18 @@ def test_a_data_set_without_files_cannot_be_cached(tmp_path):
         space, names = Made.space, ("one",)
 
     with pytest.raises(ConfigError, match=r"Samples cannot be cached: it has no files\(i\) and meaning\(\)"):
-        cache.cached(Samples(), "raw", tmp_path, tmp_path)
+        cache.cached_dataset(Samples(), "raw", tmp_path, tmp_path)
 
 
 def test_multilabel_masks_are_cached_layer_by_layer(root):
     for name in ("sky", "road", "tree"):
         shutil.copytree(root / "masks" / "train", root / "masks" / name / "train")
     dataset = folder.Folder(root, "train", task=Task.MULTILABEL)
-    cached = cache.cached(dataset, "strips", root / "cache", root, progress=False)
+    cached = cache.cached_dataset(dataset, "strips", root / "cache", root, progress=False)
     assert (cached[3].target == dataset[3].target).all() and cached[3].target.shape == (3, *SIZES[3])
     save(root / "masks" / "road" / "train" / "3.png", np.zeros(SIZES[3], np.uint8))
     with pytest.raises(DataError, match="made from other files"):
-        cache.cached(dataset, "strips", root / "cache", root, progress=False)
+        cache.cached_dataset(dataset, "strips", root / "cache", root, progress=False)
 
 
 def test_the_command_builds_renews_and_deletes(root, tmp_path, capsys):

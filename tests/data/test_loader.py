@@ -15,8 +15,8 @@ from hrseg.data.loader import (
     TrainSet,
     eval_loader,
     iterations_per_epoch,
-    label_type,
     normalise,
+    target_type,
     train_loader,
 )
 from hrseg.data.resize import resize_short_side
@@ -216,7 +216,7 @@ def test_label_types_hold_every_class_and_the_ignore_index():
     def space(classes, ignore):
         return LabelSpace((SegmentationClass("", (0, 0, 0)),) * classes, ignore_index=ignore)
 
-    assert [label_type(space(*s)) for s in ((19, 255), (256, 255), (19, -1), (300, 255), (2, 65535))] == [
+    assert [target_type(space(*s)) for s in ((19, 255), (256, 255), (19, -1), (300, 255), (2, 65535))] == [
         *(np.uint8, np.uint8, np.int16, np.int16, np.int32)
     ]
 

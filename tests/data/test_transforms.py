@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hrseg.config import AugmentConfig
-from hrseg.data.transforms import EXTRAS, RandomWindow, largest_share, train_transform
+from hrseg.data.transforms import TRANSFORMS, RandomWindow, largest_class_share, train_transform
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass, Task
 
@@ -124,9 +124,10 @@ def test_no_class_takes_more_than_its_share_of_a_crop():
     target = np.zeros((64, 256), np.uint8)
     target[:, 128:] = np.arange(128) // 8 % 5
     sample = Sample(np.zeros((64, 256, 3), np.uint8), target, "")
-    free = [largest_share(augment(sample, seed, crop=(48, 48)).target, 255) for seed in range(40)]
+    free = [largest_class_share(augment(sample, seed, crop=(48, 48)).target, 255) for seed in range(40)]
     limited = [
-        largest_share(augment(sample, seed, crop=(48, 48), max_class_share=0.75).target, 255) for seed in range(40)
+        largest_class_share(augment(sample, seed, crop=(48, 48), max_class_share=0.75).target, 255)
+        for seed in range(40)
     ]
     assert max(free) == 1.0 and max(limited) <= 0.75
 
@@ -137,9 +138,9 @@ def test_an_image_of_one_class_gives_a_crop_after_ten_tries_all_the_same():
 
 
 def test_share_of_a_class_leaves_ignored_pixels_out_and_labels_may_overlap():
-    assert largest_share(np.array([[0, 0, 1, 255]], np.uint8), 255) == pytest.approx(2 / 3)
-    assert largest_share(np.full((2, 2), 255, np.uint8), 255) == 1.0
-    assert largest_share(np.array([[[1, 1, 1, 0]], [[1, 0, 0, 255]]], np.uint8), 255) == 0.75
+    assert largest_class_share(np.array([[0, 0, 1, 255]], np.uint8), 255) == pytest.approx(2 / 3)
+    assert largest_class_share(np.full((2, 2), 255, np.uint8), 255) == 1.0
+    assert largest_class_share(np.array([[[1, 1, 1, 0]], [[1, 0, 0, 255]]], np.uint8), 255) == 0.75
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -183,7 +184,7 @@ def test_a_signed_ignore_index_and_many_classes_pass_through():
 def test_every_albumentations_transform_works_from_its_generator_alone_or_is_refused_in_a_sentence():
     sample = Sample(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8), blocks(32, 48).target, "")
     works = []
-    for name in EXTRAS.keys() - {"PiecewiseAffine", "Superpixels"}:  # seconds each
+    for name in TRANSFORMS.keys() - {"PiecewiseAffine", "Superpixels"}:  # seconds each
         config = AugmentConfig(crop=(32, 48), extra=[{"name": name}])
         try:
             first, second = (train_transform(config, SPACE) for _ in range(2))
@@ -208,9 +209,12 @@ REFUSED = [
     ({"name": "Rotate", "limits": 3}, "Did you mean 'limit'?"),
     ({"name": "Resize"}, "augment.extra.0.height: is missing"),
     ({"name": "Blur", "p": 3}, "augment.extra.0: Blur refuses its parameters: p: Input should be less than"),
-    ({"name": "Rotate", "mask_interpolation": 1}, "puts values into masks that are no labels"),
-    ({"name": "Rotate", "fill_mask": 77}, "puts values into masks that are no labels"),
-    ({"name": "GridElasticDeform", "num_grid_xy": [4, 4], "magnitude": 9, "mask_interpolation": 1}, "no labels"),
+    ({"name": "Rotate", "mask_interpolation": 1}, "puts values into masks that are not class indices"),
+    ({"name": "Rotate", "fill_mask": 77}, "puts values into masks that are not class indices"),
+    (
+        {"name": "GridElasticDeform", "num_grid_xy": [4, 4], "magnitude": 9, "mask_interpolation": 1},
+        "not class indices",
+    ),
     ({"name": "Resize", "height": 20, "width": 20}, "turns crops of [64, 96] into [20, 20]"),
     ({"name": "RandomRotate90"}, "turns crops of [64, 96] into [96, 64]"),
     ({"name": "ToFloat"}, "turns uint8 images of 3 channels into float32"),
