@@ -171,7 +171,7 @@ def bce(
     """Binary cross entropy with logits, averaged over what is not ignored, for binary and multilabel tasks.
 
     logits: float [N, L, H, W]. target: {0, 1, ignore} [N, L, H, W], or [N, H, W] where L is 1.
-    pos_weight: factor on the losses of the ones, one for all or one a label.
+    pos_weight: factor on the losses of the ones, one for all or one per label.
     Returns a scalar; zero, with a gradient graph, where nothing is valid. Raises ValueError if pos_weight does not fit.
     """
     logits = _at_least_fp32(logits)
@@ -275,7 +275,7 @@ def make_term(name: str, space: LabelSpace, options: Mapping[str, Any]) -> nn.Mo
     """One term of the loss from its settings: a module (logits, target) -> scalar.
 
     name: a key of LOSSES or a dotted path to a function `(logits, target, *, ...) -> scalar`. options: what follows the
-    star in the function's signature; besides, `class_weights`, one a class, where it takes `weight`.
+    star in the function's signature; besides, `class_weights`, one per class, where it takes `weight`.
     Raises ConfigError for unknown names and options, wrong types, and losses that do not fit the task.
     """
     where = "loss"

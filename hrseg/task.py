@@ -55,7 +55,7 @@ class LabelSpace:
 
     @property
     def outputs(self) -> int:
-        """Channels of the logits: 1 for a binary task, else one a class."""
+        """Channels of the logits: 1 for a binary task, else one per class."""
         return 1 if self.task is Task.BINARY else len(self.classes)
 
     @property
@@ -90,7 +90,7 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == len(self.input_range):
-            raise ValueError("mean, std and input_range need one entry a channel")
+            raise ValueError("mean, std and input_range need one entry per channel")
 
     @property
     def channels(self) -> int:
@@ -111,7 +111,7 @@ class Normalisation:
 
 
 class Sample(NamedTuple):
-    """One image with its labels, as a data set reads it.
+    """One image with its target, as a data set reads it.
 
     image: uint8, uint16 or float32 [H, W, C]. target: class indices, integer [H, W] with the ignore index, or
     {0, 1, ignore} uint8 [L, H, W] for multilabel; None where a split has no labels. name: unique within the split, with

@@ -19,7 +19,7 @@ import hrseg
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed, missing
 from hrseg.fast import engines, torch_private
-from hrseg.fast.fused_graph import laid_out, lower
+from hrseg.fast.fused_graph import fuse_model, in_channels_last
 from hrseg.fast.optimize import optimize
 from hrseg.models.hrnet import VARIANTS
 
@@ -57,7 +57,7 @@ def network(options: Options) -> Case:
     if not options.short:
         sides["textbook compiled"] = _run(torch.compile(theirs), image)
     if torch.cuda.is_available() or torch_private.cpu_computes_bf16():
-        best = engines.installed("bf16") if options.device == "cpu" else []
+        best = engines.installed_engines("bf16") if options.device == "cpu" else []
         sides["hrseg bf16"] = _run(optimize(ours, best[0] if best else "torch", "bf16"), image)
     else:
         sides["hrseg bf16"] = NO_BF16
@@ -155,7 +155,7 @@ def head(options: Options, backward: bool) -> Case:
     if backward:
         sides = {"textbook": both_ways(theirs, features), "hrseg": both_ways(ours, last)}
     else:
-        fast = laid_out(lower(ours.eval()), torch.float32)
+        fast = in_channels_last(fuse_model(ours.eval()), torch.float32)
         theirs.eval()
         sides = {"textbook": _of(theirs, features), "hrseg": _of(fast, last)}
 

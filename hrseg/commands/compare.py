@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--json", type=Path, metavar="PATH", help="also write the differences there")
     args = arguments.parse_args(argv)
     from hrseg.evaluate import comparison
-    from hrseg.metrics import PerImage, scores_of, table
+    from hrseg.metrics import PerImage, scores_of_images, table
 
     first, second = args.runs, args.against
     if not second and len(first) == 2:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if args.cluster is not None:
         sides = [[comparison.with_clusters(run, args.cluster) for run in side] for side in sides]
     if not second:
-        print(table(scores_of(sides[0][0], args.definition)))
+        print(table(scores_of_images(sides[0][0], args.definition)))
         return 0
     for name, folders in (("A", first), ("B", second)):
         comparison.warn_of_settings(name, folders)

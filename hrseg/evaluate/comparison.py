@@ -12,7 +12,7 @@ import numpy as np
 
 from hrseg.errors import ConfigError, DataError
 from hrseg.evaluate.evaluator import cluster_of_name
-from hrseg.metrics import Difference, PerImage, class_ious, difference, measures
+from hrseg.metrics import Difference, PerImage, class_ious, difference, summed_scores
 from hrseg.report.run_folder import differences as config_differences
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def paired_differences(
         if any(run.clusters != runs[0].clusters for run in runs):
             raise ConfigError("clusters", "the runs were scored with different ones.", "Give --cluster.")
         clusters = runs[0].clusters
-    scores = [measures(run, definition) | (class_ious(run) if classes else {}) for run in runs]
+    scores = [summed_scores(run, definition) | (class_ious(run) if classes else {}) for run in runs]
     names = [name for name in scores[0] if all(name in of_run for of_run in scores)]
     if len({run.boundary_ratio for run in runs}) > 1:
         names.remove("boundary_miou")
@@ -72,7 +72,7 @@ def require_same_data(runs: Sequence[PerImage]) -> None:
 
 
 def _ground_truth(run: PerImage) -> np.ndarray:
-    return run.areas_of(range(len(run.space.classes))).truth
+    return run.group_areas(range(len(run.space.classes))).truth
 
 
 def _listed(values: Any) -> str:

@@ -25,9 +25,9 @@ from hrseg.metrics import (
     boundary_areas,
     calibration_counts,
     confusion_matrix,
-    runs,
+    pixel_runs,
     scores,
-    scores_of,
+    scores_of_images,
 )
 from hrseg.task import LabelSpace, Task
 
@@ -129,7 +129,7 @@ class Judge:
     def evaluation(self) -> Evaluation:
         """The scores of what all processes have counted, in each of them."""
         per_image = PerImage.merge(distributed.gather(self.per_image))
-        return Evaluation(scores_of(per_image), per_image, time.perf_counter() - self._start)
+        return Evaluation(scores_of_images(per_image), per_image, time.perf_counter() - self._start)
 
     def _boundary(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         ratio, ignore_index = self.per_image.boundary_ratio, self.space.ignore_index
@@ -161,12 +161,12 @@ class Judge:
             raise DataError(path, f"is {size} (height x width), the labels {target.shape[0]}x{target.shape[1]}.")
         by_id = np.zeros((256, 256), np.int64)
         if label_ids is None or not self.per_image.void_predictions:
-            (prediction, target, instance_ids), pixels = runs(prediction, target, instance_ids)
+            (prediction, target, instance_ids), pixels = pixel_runs(prediction, target, instance_ids)
             counts = self.total.count(prediction, target, pixels=pixels)
             by_id[np.ix_(ids[:classes], ids[:classes])] = counts[:, :classes]
             said = ids[prediction]
         else:
-            (said, target, instance_ids), pixels = runs(label_ids, target, instance_ids)
+            (said, target, instance_ids), pixels = pixel_runs(label_ids, target, instance_ids)
             by_class_and_id = confusion_matrix(said, target, 256, self.space.ignore_index, pixels=pixels)[:classes]
             by_id[ids[:classes]] = by_class_and_id
             counts = np.zeros((classes, classes + 1), np.int64)

@@ -1,4 +1,4 @@
-"""A lowered graph as ONNX, and the engines that run it: onnxruntime and OpenVINO."""
+"""A fused graph as ONNX, and the engines that run it: onnxruntime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from hrseg.fast import fused_graph as lowered
+from hrseg.fast import fused_graph
 
 log = logging.getLogger(__name__)
 OPSET = 18
 
 
-class NotExpressible(Exception):
+class NoOnnxForm(Exception):
     """A step that has no form in ONNX here."""
 
 
 class _Onnx(fx.Interpreter):
-    """Runs a lowered graph on the meta device for one input shape and writes each step as ONNX nodes."""
+    """Runs a fused graph on the meta device for one input shape and writes each step as ONNX nodes."""
 
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
@@ -46,7 +46,7 @@ class _Onnx(fx.Interpreter):
         return tensor.to("meta", copy=True)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        raise NotExpressible(type(self.fetch_attr(target)).__name__)
+        raise NoOnnxForm(type(self.fetch_attr(target)).__name__)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         return self._step(target, super().call_method(target, args, kwargs), args, kwargs)
@@ -57,13 +57,13 @@ class _Onnx(fx.Interpreter):
 
     def _step(self, target: Any, result: Tensor, args: Sequence[Any], kwargs: Any) -> Tensor:
         """The nodes of one step; result: what it gives, on the meta device."""
-        if target is lowered.conv:
+        if target is fused_graph.conv:
             x, weight, bias, shape, relu = args
             self._name(result, self._relu(self._conv(x, weight, bias, shape), relu))
-        elif target is lowered.conv_add:
+        elif target is fused_graph.conv_add:
             x, weight, bias, shape, relu, other, _ = args
             self._name(result, self._relu(self._node("Add", self._conv(x, weight, bias, shape), self._of(other)), relu))
-        elif target is lowered.upsample_add:
+        elif target is fused_graph.upsample_add:
             plain, coarse, _, mode, align_corners, relu = args
             total = [self._resize(x, result, mode, align_corners) for x in coarse] + [self._of(x) for x in plain]
             name = total[0]
@@ -87,7 +87,7 @@ class _Onnx(fx.Interpreter):
             shape = self.constant(np.array(result.shape, dtype=np.int64))
             self._name(result, self._node("Reshape", self._of(args[0]), shape))
         else:
-            raise NotExpressible(str(target))
+            raise NoOnnxForm(str(target))
         return result
 
     def _of(self, tensor: Tensor) -> str:
@@ -126,7 +126,7 @@ class _Onnx(fx.Interpreter):
             where = "align_corners" if align_corners else "half_pixel"
             how = {"mode": "linear", "coordinate_transformation_mode": where}
         elif mode != "nearest":
-            raise NotExpressible(f"interpolation {mode}")
+            raise NoOnnxForm(f"interpolation {mode}")
         return self._node("Resize", self._of(x), "", "", size, **how)
 
 
@@ -140,7 +140,7 @@ SIMPLE = {
 
 
 def to_onnx(module: fx.GraphModule, shape: Sequence[int], *, channels_last: bool = False) -> Any:
-    """A lowered graph as an ONNX model for images [N, C, H, W] of this shape. Raises NotExpressible.
+    """A fused graph as an ONNX model for images [N, C, H, W] of this shape. Raises NoOnnxForm.
 
     channels_last: the answer is [N, H, W, classes].
     """
@@ -150,7 +150,7 @@ def to_onnx(module: fx.GraphModule, shape: Sequence[int], *, channels_last: bool
     image = torch.empty(tuple(shape), device="meta")
     result = writer.run(image)
     if not isinstance(result, Tensor):
-        raise NotExpressible("several outputs")
+        raise NoOnnxForm("several outputs")
     output, size = writer._of(result), list(result.shape)
     if channels_last:
         output, size = writer._node("Transpose", output, perm=[0, 2, 3, 1]), [size[i] for i in (0, 2, 3, 1)]
@@ -229,14 +229,16 @@ ENGINES = {
 }
 
 
-def prepared(name: str, module: fx.GraphModule, shape: Sequence[int], precision: str) -> Callable[[Tensor], Tensor]:
-    """A lowered graph in an engine, for float32 images of one shape."""
+def prepare_engine(
+    name: str, module: fx.GraphModule, shape: Sequence[int], precision: str
+) -> Callable[[Tensor], Tensor]:
+    """A fused graph in an engine, for float32 images of one shape."""
     engine = ENGINES[name]
     run = engine.run(to_onnx(module, shape, channels_last=engine.channels_last).SerializeToString(), precision)
     return (lambda x: run(x).permute(0, 3, 1, 2)) if engine.channels_last else run
 
 
-def installed(precision: str) -> list[str]:
+def installed_engines(precision: str) -> list[str]:
     """The engines that are there and compute in this precision."""
     return [
         name
@@ -245,11 +247,11 @@ def installed(precision: str) -> list[str]:
     ]
 
 
-def can_run(module: fx.GraphModule, shape: Sequence[int]) -> bool:
-    """Whether a lowered graph has a form in ONNX."""
+def has_onnx_form(module: fx.GraphModule, shape: Sequence[int]) -> bool:
+    """Whether a fused graph has a form in ONNX."""
     try:
         to_onnx(module, shape)
-    except NotExpressible as error:
+    except NoOnnxForm as error:
         log.debug("no ONNX form: %s", error)
         return False
     return True

@@ -30,7 +30,7 @@ PASSED_OVER = (
 GROUP_CHANNELS = 96  # of the wide features, made at once
 
 
-# The three steps that a lowered graph has beside what was left as it is.
+# The three steps that a fused graph has beside what was left as it is.
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], relu: bool) -> Tensor:
@@ -129,7 +129,7 @@ class _Tracer(fx.Tracer):
         return type(m) is WideBatchNorm2d or super().is_leaf_module(m, module_qualified_name)
 
 
-def lower(model: nn.Module) -> fx.GraphModule:
+def fuse_model(model: nn.Module) -> fx.GraphModule:
     """A model's evaluation form as a graph of few steps; the model itself stays as it is.
 
     Raises torch.fx's errors for a model whose course depends on its values.
@@ -137,7 +137,7 @@ def lower(model: nn.Module) -> fx.GraphModule:
     source = copy.copy(model)
     source.__dict__["check_input_shape"] = lambda x: None  # it asks for sizes, which a trace does not have
     with torch.no_grad(), evaluating(model):
-        return _Lowering(source, _Tracer().trace(source)).graph_module()
+        return _Fusing(source, _Tracer().trace(source)).graph_module()
 
 
 @contextlib.contextmanager
@@ -152,8 +152,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def laid_out(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """A lowered graph with weights of a type, in the order of channels_last.
+def in_channels_last(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """A fused graph with weights of a type, in the order of channels_last.
 
     Not in an order of oneDNN's own: the best one differs between image sizes, and where a convolution meets another
     than it wants, it takes up to a hundred times as long. To bring plain weights in order costs a fiftieth.
@@ -169,7 +169,7 @@ def laid_out(form: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     return form.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-class _Lowering:
+class _Fusing:
     """Walks through a traced graph and writes the new one. What is known of an old node: a _Sum, or a new node."""
 
     def __init__(self, model: nn.Module, old: fx.Graph):
@@ -184,7 +184,7 @@ class _Lowering:
             # Only what is used once can become part of something larger.
             self._known[node] = self._written(known) if isinstance(known, _Sum) and len(node.users) != 1 else known
         _reuse_memory(self._new)
-        module = fx.GraphModule(self._root, self._new, "Lowered")
+        module = fx.GraphModule(self._root, self._new, "FusedGraph")
         module.graph.eliminate_dead_code()
         module.recompile()
         return module

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from hrseg.errors import ConfigError, nearest
 from hrseg.fast import engines
-from hrseg.fast.fused_graph import evaluating, laid_out, lower
+from hrseg.fast.fused_graph import evaluating, fuse_model, in_channels_last
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -
     if precision not in get_args(Precision):
         raise ConfigError("precision", f"no precision '{precision}'.", nearest(precision, get_args(Precision)))
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    possible = engines.installed(precision) if device.type == "cpu" else []
+    possible = engines.installed_engines(precision) if device.type == "cpu" else []
     if backend in engines.ENGINES and backend not in possible:
         raise ConfigError("backend", f"{backend} {_why_not(backend, precision, device)}.", WAY_OUT)
     engine = next(iter(possible), None) if backend == "auto" else backend if backend in possible else None
     form = _lowered(model)
-    if engine and (form is None or not engines.can_run(form, _example(model).shape)):
+    if engine and (form is None or not engines.has_onnx_form(form, _example(model).shape)):
         if backend == engine:
             raise ConfigError("backend", f"{backend} cannot run {type(model).__name__}.", WAY_OUT)
         return optimize(model, "torch", precision)
@@ -62,7 +62,7 @@ def _why_not(engine: str, precision: str, device: torch.device) -> str:
 def _lowered(model: nn.Module) -> fx.GraphModule | None:
     """The model in few steps, if it can be followed and a small random image shows that it is the same function."""
     try:
-        form, image = lower(model), _example(model)
+        form, image = fuse_model(model), _example(model)
         # Rounding to tf32 would look like another function.
         with torch.inference_mode(), evaluating(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             same = _same(form(image), model(image))
@@ -107,7 +107,7 @@ class Optimized(nn.Module):
         if form is None:
             self._torch: nn.Module = copy.deepcopy(model).eval().to(self._dtype).to(memory_format=torch.channels_last)
         else:
-            self._torch = laid_out(form, self._dtype)
+            self._torch = in_channels_last(form, self._dtype)
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Any:
@@ -125,7 +125,7 @@ class Optimized(nn.Module):
         self._seen[x.shape] += 1
         if self.backend != "torch" and len(self._engines) < MAX_SIZES and (self._at_once or self._seen[x.shape] > 1):
             assert isinstance(self._torch, fx.GraphModule)
-            engine = engines.prepared(self.backend, self._torch, x.shape, self._precision)
+            engine = engines.prepare_engine(self.backend, self._torch, x.shape, self._precision)
             if self._precision == "fp32" and not _same(engine(x), y):
                 log.warning("%s gives other logits than PyTorch, which goes on without it.", self.backend)
                 self.backend = "torch"

@@ -2,11 +2,11 @@
 
 from hrseg.metrics.boundary import boundary_areas, boundary_iou
 from hrseg.metrics.calibration import calibration_counts, ece
-from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion, runs
+from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion, pixel_runs
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
 from hrseg.metrics.intervals import Difference, difference, interval
 from hrseg.metrics.per_image import ImageCounts, PerImage
-from hrseg.metrics.score_functions import Measure, class_ious, measures
+from hrseg.metrics.score_functions import SummedScore, class_ious, summed_scores
 from hrseg.metrics.scores import (
     DEFINITIONS,
     ClassScore,
@@ -19,7 +19,7 @@ from hrseg.metrics.scores import (
     scores,
     table,
 )
-from hrseg.metrics.summary import scores_of
+from hrseg.metrics.summary import scores_of_images
 
 __all__ = [
     "DEFINITIONS",
@@ -29,9 +29,9 @@ __all__ = [
     "ImageCounts",
     "InstanceIoU",
     "InstanceScores",
-    "Measure",
     "PerImage",
     "Scores",
+    "SummedScore",
     "boundary_areas",
     "boundary_iou",
     "calibration_counts",
@@ -43,12 +43,12 @@ __all__ = [
     "ece",
     "interval",
     "iou",
-    "measures",
     "miou",
     "multilabel_confusion",
     "pixel_accuracy",
-    "runs",
+    "pixel_runs",
     "scores",
-    "scores_of",
+    "scores_of_images",
+    "summed_scores",
     "table",
 ]

@@ -31,9 +31,9 @@ def confusion_matrix(
     prediction, target: integers of one shape, arrays or tensors on any device; uint8 is the fastest.
     void_predictions: a prediction that is none of the classes counts in a last column of its own, so as a miss of the
     true class and a false alarm of none; without it such a value is an error. pixels: how many each value stands for,
-    as `runs` gives it; None: one.
+    as `pixel_runs` gives it; None: one.
     Returns int64 [K, K], row = truth, column = prediction; [K, K + 1] with void_predictions.
-    Raises ValueError for values that are no class, TypeError for values that are no integers.
+    Raises ValueError for values that are not a class, TypeError for values that are not integers.
     """
     if tuple(prediction.shape) != tuple(target.shape):
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
@@ -53,7 +53,7 @@ def confusion_matrix(
     return counts[:classes, :classes]
 
 
-def runs(*planes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def pixel_runs(*planes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Label maps of one shape as runs of pixels, row after row, in which none of them changes.
 
     Returns the values of each map, each [R], and the pixels of each run, int64 [R]. Maps of scenes have dozens of times
@@ -78,7 +78,7 @@ def runs(*planes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 def multilabel_confusion(
     prediction: Labels, target: Labels, labels: int, ignore_index: int = IGNORE_INDEX
 ) -> np.ndarray:
-    """A 2 x 2 confusion matrix a label.
+    """A 2 x 2 confusion matrix per label.
 
     prediction, target: {0, 1} [..., L, H, W]; the target also ignore_index.
     Returns int64 [L, 2, 2], row = truth (no, yes), column = prediction. Raises ValueError as `confusion_matrix` does.

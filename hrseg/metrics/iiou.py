@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hrseg.metrics.confusion import confusion_matrix, runs
+from hrseg.metrics.confusion import confusion_matrix, pixel_runs
 from hrseg.metrics.scores import ratio
 from hrseg.task import IGNORE_INDEX
 
@@ -97,7 +97,7 @@ class InstanceIoU:
         Returns what it added, float64 [2, M]: weighted pixels that are right, and all that count, of each class and
         then each category. Raises ValueError for ids above those of the table.
         """
-        (said, true, instances), pixels = runs(*map(np.asarray, (prediction, label_ids, instance_ids)))
+        (said, true, instances), pixels = pixel_runs(*map(np.asarray, (prediction, label_ids, instance_ids)))
         confusion = confusion_matrix(said, true, self._values, IGNORE_INDEX, pixels=pixels)
         areas = self.count(confusion, said, instances, pixels)
         self._areas += areas

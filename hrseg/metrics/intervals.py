@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hrseg.metrics.score_functions import Measure
+from hrseg.metrics.score_functions import SummedScore
 
 LEVEL = 0.95
 
 
-def interval(measure: Measure, clusters: Sequence[str]) -> tuple[float, float] | None:
+def interval(measure: SummedScore, clusters: Sequence[str]) -> tuple[float, float] | None:
     """The 95 % interval of a score in [0, 1]: the score -+ t times its standard error.
 
     Images of one city or sequence resemble each other, so whole clusters are left out, one at a time; single images
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
-def difference(first: Sequence[Measure], second: Sequence[Measure], clusters: Sequence[str]) -> Difference:
+def difference(first: Sequence[SummedScore], second: Sequence[SummedScore], clusters: Sequence[str]) -> Difference:
     """How much better the first method is than the second, with its 95 % interval.
 
     first, second: the same score of one or more runs, over the same images in the same order. The runs of a method

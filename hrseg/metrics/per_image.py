@@ -189,10 +189,10 @@ class PerImage:
 
     def areas(self) -> tuple[np.ndarray, np.ndarray]:
         """Intersection and union of each class in each image, two int64 [N, K]; multilabel: of each label's "yes"."""
-        areas = self.areas_of(range(len(self.space.classes)))
+        areas = self.group_areas(range(len(self.space.classes)))
         return areas.intersection, areas.union
 
-    def areas_of(self, group_of: Sequence[int]) -> Areas:
+    def group_areas(self, group_of: Sequence[int]) -> Areas:
         """Areas of groups of classes in each image; a confusion within a group is none. Multilabel: of "yes".
 
         group_of: the group, from 0, of each class; -1: the class is in none.
@@ -216,7 +216,7 @@ class PerImage:
         right = (truth == predicted) & (truth >= 0)
         return Areas(summed(truth, right), summed(truth, truth >= 0), summed(predicted, predicted >= 0))
 
-    def right_and_all(self) -> tuple[np.ndarray, np.ndarray]:
+    def correct_and_counted(self) -> tuple[np.ndarray, np.ndarray]:
         """Pixels that are right and pixels that count in each image, two int64 [N]; multilabel: answers."""
         matrices = [self._images[index] for index in self.indices]
         classes = len(self.space.classes)

@@ -12,8 +12,8 @@ from hrseg.metrics.per_image import PerImage
 from hrseg.metrics.scores import mean, ratio
 
 
-class Measure(NamedTuple):
-    """A score: of(counts.sum(axis=0)).
+class SummedScore(NamedTuple):
+    """A score that is a function of sums over images: of(counts.sum(axis=0)).
 
     counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...].
     """
@@ -36,7 +36,7 @@ class Measure(NamedTuple):
         return self.of(before + behind)
 
 
-def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
+def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore]:
     """Every score that the evidence holds, by its name in metrics.json.
 
     definition: what an absent class counts for in a mean over classes. A mean over categories or over the classes with
@@ -45,8 +45,8 @@ def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
     worst_decile_miou the same over the tenth of the images in which it is lowest.
     Source of these two: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023.
     """
-    classes = per_image.areas_of(range(len(per_image.space.classes)))
-    right, counted = per_image.right_and_all()
+    classes = per_image.group_areas(range(len(per_image.space.classes)))
+    right, counted = per_image.correct_and_counted()
     of_image = mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
     there = ~np.isnan(of_image)
     found = {
@@ -59,7 +59,7 @@ def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
     names = [c.category for c in per_image.space.classes]
     categories = list(dict.fromkeys(name for name in names if name is not None))
     if categories and not per_image.multilabel:
-        areas = per_image.areas_of([-1 if name is None else categories.index(name) for name in names])
+        areas = per_image.group_areas([-1 if name is None else categories.index(name) for name in names])
         found["category_miou"] = _mean_of_ratios(areas.intersection, areas.union)
     if (boundary := per_image.stacked("boundary")) is not None:
         found["boundary_miou"] = _mean_of_ratios(boundary[:, 0], boundary[:, 1], definition)
@@ -70,32 +70,32 @@ def measures(per_image: PerImage, definition: str) -> dict[str, Measure]:
     if (calibration := per_image.stacked("calibration")) is not None:
         bins = calibration.shape[1:]
         flat = calibration.reshape(len(calibration), -1)
-        found["ece"] = Measure(flat, lambda sums: ece(sums.reshape(*sums.shape[:-1], *bins)))
+        found["ece"] = SummedScore(flat, lambda sums: ece(sums.reshape(*sums.shape[:-1], *bins)))
     return found
 
 
-def class_ious(per_image: PerImage) -> dict[str, Measure]:
+def class_ious(per_image: PerImage) -> dict[str, SummedScore]:
     """The IoU of each class by its name; NaN where it is in neither truth nor prediction."""
     intersection, union = per_image.areas()
     columns = ((intersection[:, [k]], union[:, [k]]) for k in range(len(per_image.space.classes)))
     return {name: _mean_of_ratios(*column) for name, column in zip(per_image.space.names, columns, strict=True)}
 
 
-def _mean_of_ratios(part: np.ndarray, whole: np.ndarray, definition: str = "cityscapes") -> Measure:
+def _mean_of_ratios(part: np.ndarray, whole: np.ndarray, definition: str = "cityscapes") -> SummedScore:
     """The mean over columns of (sum of part) / (sum of whole). part, whole: [N, K]."""
     columns = part.shape[1]
     counts = np.concatenate([part, whole], axis=1).astype(np.float64)
-    return Measure(counts, lambda sums: mean(ratio(sums[..., :columns], sums[..., columns:]), definition))
+    return SummedScore(counts, lambda sums: mean(ratio(sums[..., :columns], sums[..., columns:]), definition))
 
 
-def _mean_of_images(values: np.ndarray, there: np.ndarray) -> Measure:
+def _mean_of_images(values: np.ndarray, there: np.ndarray) -> SummedScore:
     """The mean of one value an image. there: bool [N], which images have one."""
     part = np.zeros(len(there))
     part[there] = values
     return _mean_of_ratios(part[:, None], there[:, None])
 
 
-def _mean_of_lowest_tenth(values: np.ndarray, there: np.ndarray) -> Measure:
+def _mean_of_lowest_tenth(values: np.ndarray, there: np.ndarray) -> SummedScore:
     """The mean of the lowest tenth of one value an image, rounded down to whole images, but at least one.
 
     With q the highest of these n values out of N, it is the mean over all images of q + N / n min(value - q, 0): a sum

@@ -7,11 +7,11 @@ import dataclasses
 from hrseg.metrics.boundary import boundary_iou
 from hrseg.metrics.intervals import interval
 from hrseg.metrics.per_image import PerImage
-from hrseg.metrics.score_functions import measures
+from hrseg.metrics.score_functions import summed_scores
 from hrseg.metrics.scores import MEANS, Scores, ratio, scores
 
 
-def scores_of(per_image: PerImage, definition: str | None = None) -> Scores:
+def scores_of_images(per_image: PerImage, definition: str | None = None) -> Scores:
     """Every score that the evidence holds, and its 95 % interval.
 
     definition: what an absent class counts for; None: as where the evidence was made. Raises ConfigError for an unknown
@@ -29,7 +29,7 @@ def scores_of(per_image: PerImage, definition: str | None = None) -> Scores:
     if instances is not None:
         names = per_image.instance_classes + per_image.instance_categories
         iiou = dict(zip(names, ratio(*instances.sum(axis=0)).tolist(), strict=True))
-    measured, clusters = measures(per_image, definition), per_image.clusters
+    measured, clusters = summed_scores(per_image, definition), per_image.clusters
     return dataclasses.replace(
         found,
         iiou=dict(list(iiou.items())[:split]),

@@ -13,7 +13,7 @@ import numpy as np
 
 from hrseg.config import flattened
 from hrseg.errors import DataError, HrsegError
-from hrseg.metrics import DEFINITIONS, Measure, PerImage, measures
+from hrseg.metrics import DEFINITIONS, PerImage, SummedScore, summed_scores
 from hrseg.metrics.scores import areas, mean, ratio
 from hrseg.report.examples import Examples
 from hrseg.tracking import read_log
@@ -45,9 +45,9 @@ class Run:
         """The mean IoU of each image, by name."""
         return dict(zip(self.per_image.names, image_ious(self.per_image).tolist(), strict=True))
 
-    def measures(self) -> dict[str, Measure]:
+    def measures(self) -> dict[str, SummedScore]:
         """Every score of the evidence, by its name in metrics.json."""
-        return measures(self.per_image, self.metrics["definition"])
+        return summed_scores(self.per_image, self.metrics["definition"])
 
 
 def read(folder: Path) -> Run:
@@ -74,7 +74,7 @@ def read(folder: Path) -> Run:
 
 def image_ious(per_image: PerImage) -> np.ndarray:
     """The mean IoU of each image over the classes that are in its truth, float64 [N]; NaN where none is."""
-    classes = per_image.areas_of(range(len(per_image.space.classes)))
+    classes = per_image.group_areas(range(len(per_image.space.classes)))
     return mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hrseg.commands.compare import main
 from hrseg.errors import ConfigError, DataError
 from hrseg.evaluate.comparison import paired_differences
-from hrseg.metrics import ImageCounts, PerImage, scores_of
+from hrseg.metrics import ImageCounts, PerImage, scores_of_images
 from tests.metrics.test_per_image import matrices, space
 
 TRUTH = matrices(30).sum(axis=2)  # pixels of each class in each image
@@ -44,10 +44,10 @@ def test_a_difference_is_that_of_the_scores_and_turns_its_sign():
     a, b = run(0.1, 1), run(0.0, 2)
     found, turned = paired_differences([a], [b], classes=True), paired_differences([b], [a])
     for definition in ("cityscapes", "smp"):
-        expected = scores_of(a, definition).miou - scores_of(b, definition).miou
+        expected = scores_of_images(a, definition).miou - scores_of_images(b, definition).miou
         assert paired_differences([a], [b], definition=definition)["miou"].difference == pytest.approx(expected)
     assert turned["miou"].difference == -found["miou"].difference and found["miou"].shown
-    assert found["c1"].difference == scores_of(a).classes[1].iou - scores_of(b).classes[1].iou
+    assert found["c1"].difference == scores_of_images(a).classes[1].iou - scores_of_images(b).classes[1].iou
 
 
 def test_a_win_on_one_seed_is_called_one(tmp_path, capsys):

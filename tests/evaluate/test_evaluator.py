@@ -29,7 +29,7 @@ from hrseg.evaluate.evaluation import evaluate
 from hrseg.evaluate.evaluator import Judge, cluster_of
 from hrseg.evaluate.prediction_files import Predictions, Submission, find
 from hrseg.inference import Inference
-from hrseg.metrics import PerImage, scores_of
+from hrseg.metrics import PerImage, scores_of_images
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 from hrseg.toycity.generate import write as write_toycity
 from hrseg.train import loop as training
@@ -103,7 +103,7 @@ def assert_equals_the_judge(plain: dict, official: dict) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_hostile_predictions_are_scored_as_the_official_judge_scores_them(tmp_path, seed):
     dataset, folder = hostile_city(tmp_path, seed)
-    assert_equals_the_judge(scores_of(scored(dataset, folder)).to_plain(), official(dataset, folder))
+    assert_equals_the_judge(scores_of_images(scored(dataset, folder)).to_plain(), official(dataset, folder))
 
 
 def test_files_read_by_several_threads_are_counted_each_with_its_own_image(tmp_path):
@@ -117,7 +117,7 @@ def test_files_read_by_several_threads_are_counted_each_with_its_own_image(tmp_p
         torch.set_num_threads(threads)
     assert [one.names for one in found] == [list(dataset.names)] * 2
     assert np.array_equal(*(np.stack([one[i] for i in range(9)]) for one in found))
-    assert scores_of(found[0]).iiou == pytest.approx(scores_of(found[1]).iiou, abs=0, nan_ok=True)
+    assert scores_of_images(found[0]).iiou == pytest.approx(scores_of_images(found[1]).iiou, abs=0, nan_ok=True)
 
 
 def test_the_84_golden_scores_come_out_of_the_command(tmp_path):
@@ -133,7 +133,7 @@ def test_the_84_golden_scores_come_out_of_the_command(tmp_path):
     plain = json.loads((tmp_path / "out/metrics.json").read_text())
     assert_equals_the_judge(plain, json.loads((judge / "result_A.json").read_text()))
     assert plain["checkpoint"] is None and plain["ece"] is None and plain["boundary_miou"] > 0
-    assert scores_of(PerImage.load(tmp_path / "out/per_image.npz")).miou == plain["miou"]
+    assert scores_of_images(PerImage.load(tmp_path / "out/per_image.npz")).miou == plain["miou"]
 
 
 def as_train_ids(folder: Path, to: Path, *, ignored: int = 255) -> Path:
@@ -152,7 +152,7 @@ def test_trainids_given_as_labelids_are_refused_with_a_sentence(tmp_path):
         scored(dataset, mistaken)
     with pytest.raises(DataError, match=r"no file has an id above 18.*trainIds.*--ids classes"):
         scored(dataset, as_train_ids(folder, tmp_path / "no_255", ignored=0))
-    right, same = scores_of(scored(dataset, folder)), scores_of(scored(dataset, mistaken, ids="classes"))
+    right, same = scores_of_images(scored(dataset, folder)), scores_of_images(scored(dataset, mistaken, ids="classes"))
     assert [c.iou for c in same.classes] == pytest.approx([c.iou for c in right.classes], nan_ok=True)
 
 
@@ -305,7 +305,7 @@ def test_training_testing_files_and_the_official_judge_agree(toycity, tmp_path):
     for definition in ("ade20k", "smp"):
         assert evaluation.main([*words, "--definition", definition]) == 0
         again = json.loads((tmp_path / "scored/metrics.json").read_text())
-        assert again["miou"] == scores_of(per_image, definition).miou and again["definition"] == definition
+        assert again["miou"] == scores_of_images(per_image, definition).miou and again["definition"] == definition
 
 
 def test_a_submission_is_whole_or_absent(tmp_path):
@@ -344,7 +344,7 @@ def test_a_folder_of_ones_own_is_scored_from_files_too(shapes, tmp_path, ids):
         mask = np.array(Image.open(path))
         mask[1] = 255
         save(tmp_path / "files" / f"{name}.png", mask)
-    found = scores_of(scored(dataset, tmp_path / "files", ids=ids))
+    found = scores_of_images(scored(dataset, tmp_path / "files", ids=ids))
     assert found.pixel_accuracy == pytest.approx(46 / 47)  # the first of 48 rows does not count
     assert [c.iou for c in found.classes[1:]] == [1, 1]
 

@@ -26,7 +26,7 @@ def test_scores_are_those_of_the_model_as_it_is(members, saved, shapes, tmp_path
         folder = tmp_path / backend
         assert evaluate.main([*words, f"eval.backend={backend}", "--out", str(folder)]) == 0
         scores[backend] = json.loads((folder / "metrics.json").read_text())["miou"]
-    assert set(used) == {"torch", *engines.installed("fp32")[:1]} and len(used) == 4 * members
+    assert set(used) == {"torch", *engines.installed_engines("fp32")[:1]} and len(used) == 4 * members
     # A pixel whose classes tie may change sides.
     assert scores["torch"] == pytest.approx(scores["none"], abs=1e-3)
     assert scores["auto"] == pytest.approx(scores["none"], abs=1e-3)

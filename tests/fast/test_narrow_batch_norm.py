@@ -10,7 +10,7 @@ from torch import nn
 
 import hrseg
 from hrseg.fast import narrow_batch_norm as batch_norm
-from hrseg.fast.fused_graph import lower
+from hrseg.fast.fused_graph import fuse_model
 from hrseg.fast.narrow_batch_norm import WideBatchNorm2d, pixels_at_once, widen_batch_norm
 from tests.fast.test_optimize import with_sane_weights
 
@@ -77,5 +77,5 @@ def test_a_network_trains_alike_and_its_fast_form_stays_the_same(monkeypatch):
             optimizer.zero_grad()
             losses[-1].append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0] != losses[1]
-    kinds = [[node.target for node in lower(model.eval()).graph.nodes] for model in (plain, wide)]
+    kinds = [[node.target for node in fuse_model(model.eval()).graph.nodes] for model in (plain, wide)]
     assert len(kinds[0]) == len(kinds[1])

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hrseg
 from hrseg.errors import ConfigError
-from hrseg.fast import engines
-from hrseg.fast import fused_graph as lowered
+from hrseg.fast import engines, fused_graph
 from hrseg.fast.optimize import optimize
 from tests.models.reference import reference_tensor
 
@@ -44,7 +43,7 @@ def model():
 
 
 def skip_if_missing(backend: str) -> None:
-    if backend != "torch" and backend not in engines.installed("fp32"):
+    if backend != "torch" and backend not in engines.installed_engines("fp32"):
         pytest.skip(f"{backend} is not installed")
 
 
@@ -136,26 +135,26 @@ def test_the_model_stays_as_it_is_and_its_later_changes_do_not_show():
 
 
 def test_an_engine_is_prepared_when_a_size_comes_again(model, monkeypatch):
-    if not engines.installed("fp32"):
+    if not engines.installed_engines("fp32"):
         pytest.skip("no engine is installed")
     fast = optimize(model)
-    prepared, prepare = [], engines.prepared
+    prepared, prepare = [], engines.prepare_engine
 
     def spy(name, form, shape, *more):
         prepared.append(shape)
         return prepare(name, form, shape, *more)
 
-    monkeypatch.setattr(engines, "prepared", spy)
+    monkeypatch.setattr(engines, "prepare_engine", spy)
     for size in ((32, 32), (32, 64), (32, 64), (32, 64)):
         fast(image(*size))
     assert [tuple(shape[-2:]) for shape in prepared] == [(32, 64)]
 
 
 def test_an_engine_that_answers_something_else_is_left(model, monkeypatch, caplog):
-    if not engines.installed("fp32"):
+    if not engines.installed_engines("fp32"):
         pytest.skip("no engine is installed")
     fast = optimize(model)
-    monkeypatch.setattr(engines, "prepared", lambda *_: lambda x: torch.zeros(1, 19, *x.shape[-2:]))
+    monkeypatch.setattr(engines, "prepare_engine", lambda *_: lambda x: torch.zeros(1, 19, *x.shape[-2:]))
     answers = [fast(image(32, 32)) for _ in range(3)]
     assert fast.backend == "torch" and all(torch.equal(a, answers[0]) for a in answers)
     assert "goes on without it" in caplog.text
@@ -196,19 +195,19 @@ class Operations(TorchDispatchMode):
 
 def test_a_w18_takes_few_steps_and_never_holds_its_widest_features():
     model, x = hrseg.HRNetV2("hrnetv2_w18").eval(), image(32, 32)
-    form = lowered.lower(model)
+    form = fused_graph.fuse_model(model)
     with torch.inference_mode(), Operations() as plain:
         model(x)
     with torch.inference_mode(), Operations() as fast:
         form(x)
     assert fast.count <= 780 and plain.count >= 1000
-    steps = [node for node in form.graph.nodes if node.target in lowered.FRESH]
+    steps = [node for node in form.graph.nodes if node.target in fused_graph.FRESH]
     assert len(steps) <= 345
     assert any(shape[1] == 270 for shape in plain.shapes) and not any(shape[1:2] == (270,) for shape in fast.shapes)
 
 
 def test_weights_keep_an_order_that_serves_every_image_size(model):
-    form = lowered.laid_out(lowered.lower(model), torch.float32)
+    form = fused_graph.in_channels_last(fused_graph.fuse_model(model), torch.float32)
     weights = [weight for weight in form.buffers() if weight.ndim == 4]
     assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert not any(weight.is_mkldnn for weight in weights)

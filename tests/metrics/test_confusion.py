@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from hrseg.metrics import ConfusionMatrix, confusion_matrix, multilabel_confusion, runs
+from hrseg.metrics import ConfusionMatrix, confusion_matrix, multilabel_confusion, pixel_runs
 
 
 def labels(classes: int, seed: int = 0, shape=(37, 53)) -> tuple[np.ndarray, np.ndarray]:
@@ -133,15 +133,15 @@ def test_runs_stand_for_the_pixels_of_all_maps_across_rows_and_blocks():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, (300, 20), np.uint8).repeat(61, axis=1)  # 366 000 pixels: several blocks
     second = np.roll(rng.integers(0, 40000, (300, 10), np.uint16).repeat(122, axis=1), 5)
-    (one, other), pixels = runs(first, second)
+    (one, other), pixels = pixel_runs(first, second)
     assert np.array_equal(one.repeat(pixels), first.ravel()) and np.array_equal(other.repeat(pixels), second.ravel())
     assert not np.any((np.diff(one.astype(int)) == 0) & (np.diff(other.astype(int)) == 0))
-    assert [each.size for each in (*runs(first[:0])[0], runs(first[:0])[1])] == [0, 0]
+    assert [each.size for each in (*pixel_runs(first[:0])[0], pixel_runs(first[:0])[1])] == [0, 0]
 
 
 def test_runs_count_as_their_pixels_do():
     prediction, target = (plane.astype(np.uint8) for plane in labels(19))
-    values, pixels = runs(prediction, target)
+    values, pixels = pixel_runs(prediction, target)
     assert np.array_equal(confusion_matrix(*values, 19, pixels=pixels), by_loop(prediction, target, 19))
     with pytest.raises(ValueError, match="33"):
         confusion_matrix(np.array([1, 33]), np.array([1, 2]), 19, pixels=np.array([5, 1]))
@@ -149,4 +149,4 @@ def test_runs_count_as_their_pixels_do():
 
 def test_runs_refuse_maps_of_several_shapes():
     with pytest.raises(ValueError, match="differ in shape"):
-        runs(np.zeros((2, 3)), np.zeros((3, 2)))
+        pixel_runs(np.zeros((2, 3)), np.zeros((3, 2)))

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from hrseg.metrics import Measure, difference, interval, measures, miou, multilabel_confusion, scores_of
+from hrseg.metrics import SummedScore, difference, interval, miou, multilabel_confusion, scores_of_images, summed_scores
 from hrseg.metrics.scores import ratio
 from tests.metrics.test_per_image import evidence, matrices
 
 
-def of_images(values) -> Measure:
+def of_images(values) -> SummedScore:
     """The mean of one value an image."""
     values = np.asarray(values, float)
-    return Measure(np.stack([values, np.ones(len(values))], axis=1), lambda sums: ratio(sums[..., 0], sums[..., 1]))
+    return SummedScore(np.stack([values, np.ones(len(values))], axis=1), lambda sums: ratio(sums[..., 0], sums[..., 1]))
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -32,17 +32,17 @@ def test_the_error_is_near_that_of_drawing_clusters_one_by_one():
     clusters = np.arange(60) // 2
     drawn = [miou(sum(counts[clusters == c].sum(axis=0) for c in rng.integers(0, 30, 30)), "ade20k")
              for _ in range(1000)]  # fmt: skip
-    low, high = interval(measures(evidence(counts), "ade20k")["miou"], clusters)
+    low, high = interval(summed_scores(evidence(counts), "ade20k")["miou"], clusters)
     assert (high - low) / 2 / stdtrit(29, 0.975) == pytest.approx(np.std(drawn), rel=0.1)
 
 
 def test_images_that_resemble_each_other_make_no_narrower_interval():
     cities = matrices(10)
     counts, clusters = np.repeat(cities, 20, axis=0), np.repeat(np.arange(10), 20)  # each city's images are alike
-    measure = measures(evidence(counts), "cityscapes")["miou"]
+    measure = summed_scores(evidence(counts), "cityscapes")["miou"]
     low, high = interval(measure, clusters)
     alone = interval(measure, range(200))
-    assert (low, high) == pytest.approx(interval(measures(evidence(cities), "cityscapes")["miou"], range(10)))
+    assert (low, high) == pytest.approx(interval(summed_scores(evidence(cities), "cityscapes")["miou"], range(10)))
     assert alone[1] - alone[0] < 0.5 * (high - low)
 
 
@@ -54,11 +54,11 @@ def test_a_score_without_the_only_cluster_that_has_it_is_left_out():
     """Sums of floats leave no rest that would be taken for a score."""
     counts = np.random.default_rng(0).random((3, 2)) * 1e5
     counts[1:] = 0
-    assert np.isnan(Measure(counts, lambda sums: ratio(sums[..., 0], sums[..., 1])).without_each(list("abc"))[0])
+    assert np.isnan(SummedScore(counts, lambda sums: ratio(sums[..., 0], sums[..., 1])).without_each(list("abc"))[0])
 
 
 def test_every_score_has_an_interval_around_it():
-    scored = scores_of(evidence(matrices(), full=True))
+    scored = scores_of_images(evidence(matrices(), full=True))
     plain = scored.to_plain()
     assert len(scored.intervals) == 10 and scored.clusters == 4
     for name, (low, high) in scored.intervals.items():
@@ -71,11 +71,11 @@ def test_a_multilabel_interval_is_about_the_yes():
     counts = np.stack([multilabel_confusion(p, t, 3) for p, t in zip(*planes, strict=True)])
     yes = counts.sum(axis=0)
     point = np.mean(yes[:, 1, 1] / (yes.sum(axis=(1, 2)) - yes[:, 0, 0]))
-    scored = scores_of(evidence(counts))
+    scored = scores_of_images(evidence(counts))
     assert scored.miou == pytest.approx(point) and scored.miou_interval[0] < point < scored.miou_interval[1]
 
 
-def street(rng: np.random.Generator, clusters: int, *, equal: bool) -> tuple[Measure, np.ndarray]:
+def street(rng: np.random.Generator, clusters: int, *, equal: bool) -> tuple[SummedScore, np.ndarray]:
     """Mean IoU of eight classes, three of them in few images, over clusters whose images share a level and sizes."""
     sizes = np.full(clusters, 10) if equal else rng.integers(1, 20, clusters)
     of = np.repeat(np.arange(clusters), sizes)
@@ -84,7 +84,7 @@ def street(rng: np.random.Generator, clusters: int, *, equal: bool) -> tuple[Mea
     union = present * np.exp(rng.normal(0, 0.8, (len(of), 8)) + size[of]) * 1000
     iou = 1 / (1 + np.exp(-(np.linspace(-0.5, 2.5, 8) + level[of] + rng.normal(0, 0.7, (len(of), 8)))))
     counts = np.concatenate([iou * union, union], axis=1)
-    return Measure(counts, lambda sums: np.nanmean(ratio(sums[..., :8], sums[..., 8:]), axis=-1)), of
+    return SummedScore(counts, lambda sums: np.nanmean(ratio(sums[..., :8], sums[..., 8:]), axis=-1)), of
 
 
 def coverage(
@@ -114,7 +114,7 @@ def test_19_of_20_intervals_hold_the_truth_with_few_clusters_and_with_many(clust
     assert 0.93 <= covered <= 0.97
 
 
-def percentiles(measure: Measure, clusters: np.ndarray) -> tuple[float, float]:
+def percentiles(measure: SummedScore, clusters: np.ndarray) -> tuple[float, float]:
     """The interval that is not used: percentiles of a bootstrap over clusters."""
     sums = np.stack([measure.counts[clusters == c].sum(axis=0) for c in np.unique(clusters)])
     draws = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), 1000)

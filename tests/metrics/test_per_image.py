@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hrseg.errors import DataError
-from hrseg.metrics import DEFINITIONS, ImageCounts, PerImage, category_iou, pixel_accuracy, scores_of
+from hrseg.metrics import DEFINITIONS, ImageCounts, PerImage, category_iou, pixel_accuracy, scores_of_images
 from hrseg.metrics.scores import areas, ratio
 from hrseg.task import LabelSpace, SegmentationClass, Task
 
@@ -55,15 +55,15 @@ def test_what_is_read_is_what_was_written(tmp_path):
     for key in ("boundary", "instances", "calibration"):
         assert np.array_equal(read.stacked(key), written.stacked(key))
     for definition in (None, *DEFINITIONS):
-        assert scores_of(read, definition).to_plain() == scores_of(written, definition).to_plain()
-    assert scores_of(read).definition == "ade20k"
+        assert scores_of_images(read, definition).to_plain() == scores_of_images(written, definition).to_plain()
+    assert scores_of_images(read).definition == "ade20k"
 
 
 def test_no_image_at_all_is_a_file_too(tmp_path):
     PerImage(space(3)).save(tmp_path / "per_image.npz")
     read = PerImage.load(tmp_path / "per_image.npz")
     assert len(read) == 0 and read.names == [] and not read.total().any()
-    assert np.isnan(scores_of(read).miou) and scores_of(read).miou_interval is None
+    assert np.isnan(scores_of_images(read).miou) and scores_of_images(read).miou_interval is None
 
 
 @pytest.mark.parametrize("classes", [19, 150])
@@ -83,11 +83,11 @@ def test_areas_of_groups_are_those_of_the_matrices():
     intersection, union = per_image.areas()
     expected = areas(counts)
     assert np.array_equal(intersection, expected[0]) and np.array_equal(union, expected[1])
-    groups = per_image.areas_of([0, 0, 1, 1, -1])
+    groups = per_image.group_areas([0, 0, 1, 1, -1])
     total = counts.sum(axis=0)
     by_group = category_iou(total, ["0", "0", "1", "1", None])
     assert ratio(groups.intersection.sum(0), groups.union.sum(0)).tolist() == list(by_group.values())
-    right, counted = per_image.right_and_all()
+    right, counted = per_image.correct_and_counted()
     assert right.sum() == np.trace(total) and counted.sum() == total.sum()
 
 
@@ -97,7 +97,7 @@ def test_void_predictions_miss_and_are_no_false_alarm():
     for index, count in enumerate(counts):
         per_image.add(index, str(index), ImageCounts(count))
     assert np.array_equal(per_image.areas()[1], areas(counts)[1])
-    assert scores_of(per_image).pixel_accuracy == pixel_accuracy(counts.sum(axis=0))
+    assert scores_of_images(per_image).pixel_accuracy == pixel_accuracy(counts.sum(axis=0))
 
 
 def test_parts_of_several_processes_are_one_in_the_order_of_the_data_set():

@@ -8,7 +8,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from hrseg.inference import Inference
-from hrseg.metrics import ImageCounts, PerImage, calibration_counts, confusion_matrix, ece, scores_of
+from hrseg.metrics import ImageCounts, PerImage, calibration_counts, confusion_matrix, ece, scores_of_images
 from hrseg.task import Task
 from tests.metrics.test_per_image import evidence, matrices, space
 
@@ -34,7 +34,7 @@ def test_image_level_scores_are_those_of_single_images(images):
         expected.append(image_miou(prediction, target))
         per_image.add(index, str(index), ImageCounts(confusion_matrix(prediction, target, 6)))
     found = np.sort(np.array(expected)[~np.isnan(expected)])
-    scored = scores_of(per_image)
+    scored = scores_of_images(per_image)
     assert scored.means["image_miou"] == pytest.approx(found.mean(), abs=1e-12)
     assert scored.means["worst_decile_miou"] == pytest.approx(found[: max(1, len(found) // 10)].mean(), abs=1e-12)
 
@@ -66,6 +66,6 @@ def test_a_mean_over_classes_follows_the_definition_and_one_over_categories_the_
     counts = matrices(10, 6)
     counts[:, 4:] = counts[:, :, 4:] = 0  # the last category is absent
     per_image = evidence(counts)
-    zero, left_out = (scores_of(per_image, definition) for definition in ("hrnet", "cityscapes"))
+    zero, left_out = (scores_of_images(per_image, definition) for definition in ("hrnet", "cityscapes"))
     assert zero.miou == pytest.approx(left_out.miou * 4 / 6)
     assert zero.means["category_miou"] == left_out.means["category_miou"]

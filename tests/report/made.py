@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.config import Config
-from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of
+from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of_images
 from hrseg.report import examples
 from hrseg.report import run_folder as facts
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
@@ -61,7 +61,7 @@ def run(
         prediction[target == 255] = 0
         collector(index, prediction)
         per_image.add(index, name, ImageCounts(count.update(prediction, target), boundary))
-    found = scores_of(per_image).to_plain()
+    found = scores_of_images(per_image).to_plain()
     checkpoint = {"path": "best.pt", "sha256": "0" * 64, "step": 10}
     extra = {"split": "val", "images": len(dataset), "checkpoint": checkpoint, "versions": {"python": "3.11"}}
     metrics = {**found, **extra, "config": Config().to_plain(), "command": "tools/test.py --checkpoint best.pt"}
