@@ -15,10 +15,10 @@ def main(argv: Sequence[str]) -> int:
     args = parsed(argv)
 
     from hrseg.evaluate.out_of_fold import merge_folds, write_scores
-    from hrseg.metrics import scores_of, table
+    from hrseg.metrics import scores_of_images, table
 
     per_image, shared = merge_folds(args.runs)
-    scores = scores_of(per_image)
+    scores = scores_of_images(per_image)
     print(table(scores))
     print(f"mIoU {scores.miou:.4f} ({counted(len(per_image), 'image')}, each by a model that was trained without it)")
     if args.out:
