@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: demo test test-long check bench docs clean
 
 demo: .venv/installed
-	$(BIN)/python -m hrseg.toycity.generate --out data/toycity
+	$(BIN)/python -m hrseg.toycity --out data/toycity
 	$(BIN)/python tools/train.py configs/demo.yaml --resume auto
 	$(BIN)/python tools/test.py --checkpoint runs/demo/checkpoints/best.pt
 

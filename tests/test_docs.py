@@ -21,7 +21,7 @@ from hrseg.data.dataset import as_dataset
 from hrseg.evaluate import evaluation as evaluate
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
-from hrseg.toycity import generate as toycity
+from hrseg.toycity.city_files import write_city
 from hrseg.train import loop as train
 from tests.conftest import ROOT
 from tests.models.test_hrnet import PARAMETERS
@@ -132,7 +132,7 @@ def test_files_that_a_document_names_exist(name):
 @pytest.fixture(scope="module")
 def tiny_city(tmp_path_factory):
     root = tmp_path_factory.mktemp("city") / "toycity"
-    toycity.write(root, train=1, val=1, size=(128, 128), workers=1)
+    write_city(root, train=1, val=1, size=(128, 128), workers=1)
     return root
 
 

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from hrseg import config
-from hrseg.toycity import generate as toycity
+from hrseg.toycity.city_files import write_city
 from hrseg.train import loop as train
 from tests.conftest import ROOT
 
@@ -90,7 +90,7 @@ def workspace(shapes, tmp_path_factory):
 @pytest.fixture(scope="module")
 def demo(workspace):
     """What `make demo` leaves."""
-    toycity.write(workspace / "data" / "toycity", train=2, val=1, size=(128, 128), workers=1)
+    write_city(workspace / "data" / "toycity", train=2, val=1, size=(128, 128), workers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
         train.train(config.load("configs/demo.yaml", TINY), Path("runs/demo"))

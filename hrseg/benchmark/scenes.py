@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from hrseg.data.cityscapes_labels import BY_NAME, LABELS
-from hrseg.toycity.generate import draw_ids, draw_scene
-from hrseg.toycity.scene import CITIES, Scene
+from hrseg.toycity.annotation import draw_ids
+from hrseg.toycity.cities import CITIES
+from hrseg.toycity.scene import Scene, draw_scene
 
 SIZE = (1024, 2048)
 SMOOTH = 0.8  # pixels: with it Pillow's PNGs are 1.9 to 2.3 MB, as those of Cityscapes

@@ -31,7 +31,7 @@ from hrseg.evaluate.prediction_files import Predictions, Submission, find
 from hrseg.inference import Inference
 from hrseg.metrics import PerImage, scores_of_images
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
-from hrseg.toycity.generate import write as write_toycity
+from hrseg.toycity.city_files import write_city
 from hrseg.train import loop as training
 from tests.evaluate import official_judge
 from tests.evaluate.official_judge import judged
@@ -235,7 +235,7 @@ class Colors(nn.Module):
 @pytest.fixture(scope="module")
 def toycity(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy") / "toycity"
-    write_toycity(root, train=2, val=7, size=(128, 160), workers=1)
+    write_city(root, train=2, val=7, size=(128, 160), workers=1)
     return root
 
 
@@ -396,7 +396,7 @@ def test_the_judge_in_an_environment_of_its_own_agrees_on_the_whole_toy_city(tmp
     python = tmp_path / "venv/bin/python"
     packages = ["cityscapesscripts==2.3.0", "numpy<2", "pillow<11"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-    write_toycity(tmp_path / "toycity", train=1, workers=1)
+    write_city(tmp_path / "toycity", train=1, workers=1)
     dataset = Cityscapes(tmp_path / "toycity", "val")
     submission = Submission(dataset, tmp_path / "files")
     found = evaluated(tmp_path / "toycity", on_prediction=submission).scores.to_plain()
