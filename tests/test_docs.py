@@ -249,3 +249,12 @@ def test_scaling_counts_the_parameters_that_the_networks_have():
         with torch.device("meta"):
             network = hrseg.HRNetV2(f"hrnetv2_{variant}")
         assert f"| {sum(p.numel() for p in network.parameters()):,} |" in text
+
+
+def test_reliability_names_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    there = {name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)}
+    assert set(re.findall(r"`(test_\w+)`", text)) <= there
+    paths = {str(path.relative_to(ROOT / "tests")) for path in files}
+    assert set(re.findall(r"`((?!tools/)(?:\w+/)*test_\w+\.py)`", text)) <= paths
