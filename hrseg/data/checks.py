@@ -1,4 +1,4 @@
-"""What is wrong with a data set, all of it, before training: the file, and what is wrong with it."""
+"""Everything that is wrong with a data set, found before training: each file, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hrseg.console import progress as progress_bar
 from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import inspect_image, read_mask
-from hrseg.data.pairs import ranges, size_mismatch, takes_channels
+from hrseg.data.pairs import size_mismatch, takes_channels, value_ranges
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task
 
 SHOWN = 20  # problems in one message
-# Training opens at most so many pairs of a split before it starts, evenly spread: the whole of Cityscapes, seconds of a
+# Training opens at most this many pairs of a split before it starts, evenly spread: all of Cityscapes, and seconds of a
 # set of 200 000. tools/check_data.py opens all.
 OPENED_AT_START = 3000
-BLOCK = 1024  # pairs that wait for a thread at a time
+BLOCK = 1024  # pairs that are given to the threads at a time
 
 
 class _Counts(NamedTuple):
@@ -37,7 +37,7 @@ class _Counts(NamedTuple):
 
 
 class _PairResult(NamedTuple):
-    """What the look at one pair gave. unknown_values: all values of a mask that holds a value without a class."""
+    """What was found in one pair. unknown_values: all values of a mask that has a value without a class."""
 
     problems: list[str]
     counts: _Counts | None = None
@@ -242,7 +242,7 @@ def _look_at_files(dataset: Dataset, i: int, digests: bool) -> _PairResult:
 
 
 def _values_of(path: Path) -> frozenset[int]:
-    """The values of a mask of ids; none where it is no such mask."""
+    """The values of a mask of ids; none if the file is not such a mask."""
     try:
         mask = read_mask(path)
     except DataError:
@@ -251,20 +251,22 @@ def _values_of(path: Path) -> frozenset[int]:
 
 
 def _shifted_ids(dataset: Dataset, values: set[int], pixels: np.ndarray) -> str | None:
-    """A sentence if the masks that do not fit would fit with all ids one higher or one lower.
+    """A sentence if the masks that do not fit would fit with all ids one lower or one higher.
 
     values: of those masks. pixels: of each class in all others.
     """
     table = dataset.table
     if table is None or not values:
         return None
-    ignored = {v for v in table.values if table.table[v] == dataset.space.ignore_index}
+    ignored = {v for v in table.values if table.index_of[v] == dataset.space.ignore_index}
     ids = set(table.values) - ignored
     used = values - ignored
     for shift, unused, kind in ((1, min(ids), "high"), (-1, max(ids), "low")):
-        never = unused not in used and not pixels[table.table[unused]]
+        never = unused not in used and not pixels[table.index_of[unused]]
         if used and never and all(v - shift in ids for v in used):
-            what = f"the masks hold {ranges(used)}, the classes are {ranges(ids)}: all ids are one too {kind}."
+            what = (
+                f"the masks hold {value_ranges(used)}, the classes are {value_ranges(ids)}: all ids are one too {kind}."
+            )
             return f"{dataset.all_masks()[0]} and others: {what} Give each class the id that its pixels have."
     return None
 
@@ -278,7 +280,7 @@ def _count(target: np.ndarray, dataset: Dataset) -> _Counts:
 
 
 def _look_at_sample(dataset: Dataset, i: int) -> _PairResult:
-    """The same of a data set that only has samples."""
+    """`_look_at_files` for a data set that only has samples."""
     name, space = dataset.names[i], dataset.space
     problems: list[str] = []
     try:
@@ -300,7 +302,7 @@ def _look_at_sample(dataset: Dataset, i: int) -> _PairResult:
     values = np.unique(target).tolist()
     unknown = [v for v in values if v != space.ignore_index and not 0 <= v < known]
     if unknown:
-        problems.append(f"{name}: the target holds {unknown}, which are no class (0 to {known - 1}).")
+        problems.append(f"{name}: the target holds {unknown}, which are not classes (0 to {known - 1}).")
         return _PairResult(problems, size=size)
     if values == [space.ignore_index] and dataset.fully_ignored_is_a_problem:
         problems.append(f"{name}: every pixel is ignored.")

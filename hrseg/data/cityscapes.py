@@ -15,7 +15,7 @@ from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace
 
-# One a class, for the cross entropy. Source: the official HRNet segmentation code, which always uses them here.
+# One per class, for the cross entropy. Source: the official HRNet segmentation code, which always uses them here.
 CLASS_WEIGHTS = (
     *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
@@ -33,7 +33,7 @@ class Cityscapes(Pairs):
     """The official layout.
 
     split: train, val, trainval, test (no labels), train_extra (coarse labels). labels: which of the benchmark's files
-    is read. coarse: train and trainval also hold the images of train_extra, with their coarse labels.
+    are read. coarse: train and trainval also have the images of train_extra, with their coarse labels.
     """
 
     boundary_ratio = 0.005  # Cheng et al., Boundary IoU, CVPR 2021: half a percent of the diagonal
@@ -55,7 +55,7 @@ class Cityscapes(Pairs):
         if split not in SPLITS:
             raise DataError(self.root, f"Cityscapes has no split '{split}'.", nearest(split, SPLITS))
         if labels not in ("labelIds", "labelTrainIds"):
-            raise DataError("data.labels", f"'{labels}' is no kind of label file.", "Use labelIds or labelTrainIds.")
+            raise DataError("data.labels", f"'{labels}' is not a kind of label file.", "Use labelIds or labelTrainIds.")
         self.space = LabelSpace(CLASSES)
         # labelIds draws no license plate (id -1), so every value of a file is one of the others.
         ids = {label.id: label.train_id for label in LABELS if label.id >= 0}
@@ -95,14 +95,13 @@ class Cityscapes(Pairs):
         return f"_{'gtCoarse' if part == 'train_extra' else 'gtFine'}_{self.labels}.png"
 
     def instance_path(self, i: int) -> Path | None:
-        """The file with the instance ids of an image, which instance-weighted IoU needs."""
         if self.targets is None:
             return None
         return self.targets[i].with_name(self.targets[i].name.replace(f"_{self.labels}.", "_instanceIds."))
 
     @staticmethod
     def image_key(stem: str) -> str:
-        """City, sequence and frame, by which the benchmark knows an image, of any of its files' names."""
+        """City, sequence and frame, by which the benchmark identifies an image, from the name of any of its files."""
         return "_".join(stem.split("_")[:3])
 
     def cluster(self, i: int) -> str:
@@ -118,7 +117,7 @@ class Cityscapes(Pairs):
         return [] if self.targets is None else masks_without_image(path for path in masks if path not in known)
 
     def doubt(self, pixels: np.ndarray) -> str | None:
-        # The trainIds 0..18 taken for ids are road, sidewalk, building, wall, fence and pole at most (ids 7 to 17).
+        # TrainIds 0..18 taken for ids are at most road, sidewalk, building, wall, fence and pole (ids 7 to 17).
         if self.labels == "labelIds" and pixels.sum() and not pixels[6:].any():
             what = f"no mask of split '{self.split}' has an id above 18, as if they held trainIds."
             return f"{self.root}: {what} Write labelIds, or set data.labels: labelTrainIds."

@@ -81,7 +81,7 @@ def id_to_train_id(ignore_index: int = IGNORE_INDEX) -> np.ndarray:
 
 
 def class_to_id() -> np.ndarray:
-    """uint8 [256]: the id of each training index, 0 (unlabeled) for whatever is no class."""
+    """uint8 [256]: the id of each training index, 0 (unlabeled) for all that is not a class."""
     table = np.zeros(256, np.uint8)
     for label in EVALUATED:
         table[label.train_id] = label.id

@@ -22,7 +22,7 @@ class CompactStrings(Sequence[T], Generic[T]):
 
     def __init__(self, values: Iterable[Any], convert: Callable[[str], T]):
         self._text, self._convert = os.fsencode("\0".join([*map(os.fspath, values), ""])), convert
-        ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 0)  # no name or path holds a zero byte
+        ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 0)  # no name or path contains a zero byte
         self._starts = np.concatenate([[0], ends + 1])
 
     def __len__(self) -> int:

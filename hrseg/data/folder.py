@@ -1,4 +1,4 @@
-"""A folder of one's own: images/, masks/ and a classes.yaml."""
+"""A user's folder: images/, masks/ and a classes.yaml."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Color = tuple[Byte, Byte, Byte]
 
 
 class ClassEntry(BaseModel):
-    """One entry of classes.yaml: name, value of its pixels in a mask, or their colour; the colour in pictures too."""
+    """One entry of classes.yaml: a name, and the value or colour in masks; the colour is for pictures too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(min_length=1)]
@@ -44,7 +44,7 @@ class ClassEntry(BaseModel):
 
 
 class ClassesFile(BaseModel):
-    """What classes.yaml says. ignore: the value or the colour of pixels that do not count."""
+    """The content of classes.yaml. ignore: the value or the colour of pixels that are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     classes: Annotated[list[ClassEntry], Field(min_length=1)]
@@ -57,13 +57,14 @@ class ClassesFile(BaseModel):
 
 
 class Folder(Pairs):
-    """One's own images and masks, matched by name.
+    """A user's images and masks, matched by name.
 
     split: the name of a folder below images/ and masks/, or of a list file ROOT/<split>.txt, or with val_share "train"
-    or "val". task: multiclass; binary, one foreground class; multilabel, one folder of masks a class.
+    or "val". task: multiclass; binary, one foreground class; multilabel, one folder of masks per class.
     classes: the classes file, by default ROOT/classes.yaml. val_share: this share of all images is "val", chosen by a
-    hash of the name, so that it stays where it is when images are added. masks: what a mask's pixels hold; auto: a
-    colour in RGB files, else an id. mask_suffix: what a mask's name has behind the image's, for example "_mask".
+    hash of the name, so that an image keeps its split when others are added. masks: what the pixels of a mask are;
+    auto: colours in RGB files, ids in all others. mask_suffix: what a mask's name adds to the image's, for example
+    "_mask".
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Folder(Pairs):
         self.root, self.split, self.task = Path(root), split, Task(task)
         self.mask_kind, self.mask_suffix = masks, mask_suffix
         if masks not in ("auto", "ids", "colors"):
-            raise DataError("data.masks", f"'{masks}' is no kind of mask.", "Use auto, ids or colors.")
+            raise DataError("data.masks", f"'{masks}' is not a kind of mask.", "Use auto, ids or colors.")
         if val_share is not None and not 0 < val_share < 1:
             raise DataError("data.val_share", f"{val_share} is not a share between 0 and 1.", "For example 0.2.")
         if not (self.root / "images").is_dir():
@@ -89,7 +90,7 @@ class Folder(Pairs):
         self._find_masks(self._find_images(val_share))
         self.in_channels = inspect_image(self.images[0]).channels
 
-    # What the classes are
+    # Classes
 
     def _read_classes(self, path: Path) -> None:
         self.classes_path = path
@@ -101,8 +102,8 @@ class Folder(Pairs):
             what = f"has {len(entries)} classes; a binary task has one, the foreground, or background and foreground."
             raise DataError(path, what, "Set data.task: multiclass for more.")
         ids = [i if e.id is None else e.id for i, e in enumerate(entries)]
-        _refuse_twins(path, "name", [e.name for e in entries])
-        _refuse_twins(path, "color", [e.color for e in entries if e.color is not None])
+        _refuse_duplicates(path, "name", [e.name for e in entries])
+        _refuse_duplicates(path, "color", [e.color for e in entries if e.color is not None])
         shown = [e.color or c for e, c in zip(entries, distinct_colors(len(entries)), strict=True)]
         ignore_index = IGNORE_INDEX if len(entries) <= IGNORE_INDEX else 65535
         space = (SegmentationClass(e.name, c) for e, c in zip(entries, shown, strict=True))
@@ -117,9 +118,9 @@ class Folder(Pairs):
             self.ignored_value = ignore
         if self.task is Task.MULTILABEL:
             if any(set(e.name) & set("/\\:") or e.name.startswith(".") for e in entries):
-                raise DataError(path, "has a class whose name is no folder name: masks/<class>/ holds its masks.")
+                raise DataError(path, "has a class whose name is not a folder name: masks/<class>/ holds its masks.")
             return
-        _refuse_twins(path, "id", ids)
+        _refuse_duplicates(path, "id", ids)
         if self.ignored_value is None and ignore_index not in ids:
             self.ignored_value = ignore_index
         if self.ignored_value in ids or (self.ignored_color is not None and self.ignored_color in self.colors):
@@ -130,11 +131,11 @@ class Folder(Pairs):
             table[self.ignored_value] = ignore_index
         self.table = ValueTable(table, ignore_index)
 
-    # Which images, which masks
+    # Images and masks
 
     def _find_images(self, val_share: float | None) -> Container[str]:
-        """Fills `names` and `images`; returns the names of all images in their folder, also of the other splits."""
-        images, list_file = self.root / "images", self.root / f"{_plain(self.split)}.txt"
+        """Sets `names` and `images`; returns the names of all images in their folder, other splits included."""
+        images, list_file = self.root / "images", self.root / f"{_checked_split(self.split)}.txt"
         self.subfolder = Path()
         unread: list[str] = []
         if val_share is not None:
@@ -143,7 +144,7 @@ class Folder(Pairs):
             if (images / "train").is_dir() and (images / "val").is_dir():
                 raise DataError("data.val_share", f"{images} already has the folders train and val.", "Set it to null.")
             found = list_files(images, IMAGE_ENDINGS, unread=unread)
-            chosen = [n for n in found if (_share(n) < val_share) == (self.split == "val")]
+            chosen = [n for n in found if (_hash_share(n) < val_share) == (self.split == "val")]
             if found and not chosen:
                 what = f"{val_share} of {len(found)} images leaves none for '{self.split}'."
                 raise DataError("data.val_share", what, "Write train.txt and val.txt with their names instead.")
@@ -161,20 +162,20 @@ class Folder(Pairs):
             what = f"split '{self.split}' is empty: {len(found)} images in {images / self.subfolder}."
             raise DataError(self.root, what, f"Images end in {', '.join(IMAGE_ENDINGS)}. Expected: {LAYOUT}")
         self.names, self.images = compact_names(chosen), compact_paths(found[name] for name in chosen)
-        self._strays = _not_read(unread, IMAGE_ENDINGS)
+        self._strays = _unread_files(unread, IMAGE_ENDINGS)
         return found
 
     def _mask_folders(self) -> list[Path]:
-        """One folder, or for multilabel one a class."""
+        """One folder, or for multilabel one per class."""
         masks = self.root / "masks"
         labels = self.space.names if self.task is Task.MULTILABEL else ("",)
         return [masks / label / self.subfolder for label in labels]
 
     def _find_masks(self, images: Container[str]) -> None:
-        """images: the names that a mask may have."""
+        """Sets `mask_paths` and `targets`. images: the names that a mask may have."""
         folders = self._mask_folders()
         missing = [folder for folder in folders if not folder.is_dir()]
-        self.mask_paths: Sequence[Path] | None = None  # of each image, one a folder
+        self.mask_paths: Sequence[Path] | None = None  # of all images, for each one per folder
         self.targets = None
         if len(missing) == len(folders) and self.split == "test":
             return
@@ -186,8 +187,8 @@ class Folder(Pairs):
             masks = list_files(folder, MASK_ENDINGS, suffix=self.mask_suffix, unread=unread)
             found.append(masks)
             self._strays += masks_without_image(path for name, path in masks.items() if name not in images)
-            self._strays += _not_read(unread, MASK_ENDINGS)
-        ending = f"{self.mask_suffix}.png"  # of the mask that is expected where there is none
+            self._strays += _unread_files(unread, MASK_ENDINGS)
+        ending = f"{self.mask_suffix}.png"  # of the mask that is expected where none is found
         places = list(zip(found, map(str, folders), strict=True))
         self.mask_paths = compact_paths(
             masks.get(name) or f"{folder}/{name}{ending}" for name in self.names for masks, folder in places
@@ -229,10 +230,10 @@ class Folder(Pairs):
         what = f"the masks of split '{self.split}' hold the class {only} alone, going by the values {ids}{ignored}."
         return f"{self.classes_path}: {what} Give each class the id that its pixels have, for example id: 255."
 
-    # What a mask's pixels mean
+    # From masks to targets
 
     def read_target(self, i: int) -> np.ndarray | None:
-        """Class indices [H, W]; for multilabel {0, 1, ignore} [L, H, W]: any value but 0 and the ignored is a yes."""
+        """Class indices [H, W]; for multilabel {0, 1, ignore} [L, H, W]: 1 for all values but 0 and the ignored one."""
         if self.mask_paths is None:
             return None
         if self.task is not Task.MULTILABEL:
@@ -259,7 +260,7 @@ class Folder(Pairs):
             return self._colors_to_indices(mask, path)
         if mask.ndim == 2 and self.mask_kind == "auto" and None not in self.colors:
             self._check_palette(mask, path)
-        assert self.table is not None  # to_indices is not for multilabel
+        assert self.table is not None  # multilabel masks do not come here
         return self.table(mask, path, f"Classes are in {self.classes_path}.")
 
     def _colors_to_indices(self, mask: np.ndarray, path: Path) -> np.ndarray:
@@ -275,12 +276,12 @@ class Folder(Pairs):
         if plus_one.size and not plus_one.all():
             row, column = np.argwhere(plus_one == 0)[0]
             color = [int(v) for v in mask[row, column]]
-            what = f"the color {color} at row {row}, column {column} is no class in {self.classes_path}."
+            what = f"the color {color} at row {row}, column {column} is not a class in {self.classes_path}."
             raise DataError(path, what, "Smoothed edges? Save masks without anti-aliasing, and not as JPEG.")
         return (plus_one - 1).astype(self.index_type)
 
     def _check_palette(self, mask: np.ndarray, path: Path) -> None:
-        """A palette whose colours are the classes' own, in another order: its indices are not the ids."""
+        """Refuse a palette that has the colours of the classes in another order: its indices are not the ids."""
         palette = read_palette(path)
         if palette is None:
             return
@@ -303,25 +304,25 @@ def _parse_classes(path: Path) -> ClassesFile:
         raise DataError(path, "; ".join(explained) + ".", way_out) from None
 
 
-def _not_read(paths: Iterable[str], endings: tuple[str, ...]) -> list[str]:
+def _unread_files(paths: Iterable[str], endings: tuple[str, ...]) -> list[str]:
     return [f"{path}: is not read, files here end in {', '.join(endings)}." for path in paths]
 
 
-def _refuse_twins(path: Path, what: str, values: list) -> None:
+def _refuse_duplicates(path: Path, what: str, values: list) -> None:
     for value in values:
         if values.count(value) > 1:
             raise DataError(path, f"two classes have the {what} {value}.", "Ids default to the position in the list.")
 
 
-def _plain(split: str) -> str:
-    """A split's name, which becomes part of a path."""
+def _checked_split(split: str) -> str:
+    """The name of a split, which becomes part of a path. Raises DataError if it may not."""
     if not split or split.startswith(".") or set(split) & set("/\\:"):
-        raise DataError("data", f"'{split}' is no name of a split.", "It is a folder of images/ or a list file.")
+        raise DataError("data", f"'{split}' is not the name of a split.", "It is a folder of images/ or a list file.")
     return split
 
 
 def _read_list(path: Path, images: dict[str, str]) -> list[str]:
-    """The names in a list file, one a line, with or without the image's ending."""
+    """The names in a list file, one per line, with or without the image's ending."""
     by_file = {f"{name}{Path(file).suffix}": name for name, file in images.items()}
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -343,14 +344,14 @@ def _read_list(path: Path, images: dict[str, str]) -> list[str]:
     return list(chosen)
 
 
-def _share(name: str) -> float:
+def _hash_share(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 @lru_cache(maxsize=4)
 def _color_table(colors: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
-    """The index, plus one, of each of the 2^24 colours; the unknown ones are 0, whose memory is never touched."""
+    """The index, plus one, of each of the 2^24 colours; unknown ones are 0, and their memory is never touched."""
     table = np.zeros(1 << 24, np.int32)
     for (red, green, blue), index in colors:
         table[red << 16 | green << 8 | blue] = index + 1

@@ -12,12 +12,12 @@ from hrseg.errors import DataError
 from hrseg.task import Task
 
 
-def divide(groups: Sequence[str], pixels: np.ndarray, folds: int) -> np.ndarray:
-    """The fold of each image, int64 [N]: the same for a group, classes and images spread evenly; always the same.
+def divide_groups(groups: Sequence[str], pixels: np.ndarray, folds: int) -> np.ndarray:
+    """The fold of each image, int64 [N]: one per group, with classes and images spread evenly; the same in every call.
 
-    groups: of each image. pixels: [N, K] of each class in it. The groups with the largest share of some class come
-    first; each goes to the fold that has least of what it brings, which keeps the sum of squares of the folds' shares
-    least. Raises ValueError where there are fewer groups than folds.
+    groups: of each image. pixels: [N, K], its pixels of each class. The groups with the largest share of some class
+    come first; each goes to the fold that has the least of what the group brings, which minimises the sum of squares of
+    the folds' shares. Raises ValueError if there are fewer groups than folds.
     """
     counts = np.column_stack([pixels, np.ones(len(groups))]).astype(np.float64)
     shares = counts / np.maximum(counts.sum(0), 1)
@@ -26,10 +26,10 @@ def divide(groups: Sequence[str], pixels: np.ndarray, folds: int) -> np.ndarray:
         raise ValueError(f"{len(names)} groups cannot be divided into {folds} folds")
     brought = np.zeros((len(names), shares.shape[1]))
     np.add.at(brought, group_of, shares)
-    held, fold_of_group = np.zeros((folds, shares.shape[1])), np.zeros(len(names), np.int64)
+    in_fold, fold_of_group = np.zeros((folds, shares.shape[1])), np.zeros(len(names), np.int64)
     for group in np.argsort(-brought.max(1), kind="stable"):
-        fold = int(np.argmin(held @ brought[group]))
-        held[fold] += brought[group]
+        fold = int(np.argmin(in_fold @ brought[group]))
+        in_fold[fold] += brought[group]
         fold_of_group[group] = fold
     return fold_of_group[group_of]
 
@@ -55,9 +55,9 @@ class Part(WrappedDataset):
 
 
 def fold_of_each(dataset: Dataset, folds: int) -> np.ndarray:
-    """`divide` by what a data set's masks hold, and by its clusters: folders, cities. Reads all masks.
+    """`divide_groups` by the targets and the clusters (folders, cities) of a data set. Reads all masks.
 
-    Raises DataError where masks are missing, or there are fewer clusters than folds.
+    Raises DataError if masks are missing or unreadable, or there are fewer clusters than folds.
     """
     pixels = np.zeros((len(dataset), len(dataset.space.classes)), np.int64)
     for i in range(len(dataset)):
@@ -71,7 +71,7 @@ def fold_of_each(dataset: Dataset, folds: int) -> np.ndarray:
             pixels[i] = np.bincount(known, minlength=pixels.shape[1])
     clusters = [dataset.cluster(i) for i in range(len(dataset))]
     try:
-        return divide(clusters, pixels, folds)
+        return divide_groups(clusters, pixels, folds)
     except ValueError as error:
         way_out = "Images of one folder stay together: make data.folds smaller."
         raise DataError("data.folds", f"{error}.", way_out) from None

@@ -1,4 +1,4 @@
-"""What the data sets have in common that lie on disk as pairs of an image and a mask."""
+"""What data sets of image and mask files have in common."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pairs(Dataset):
         return len(self.images)
 
     def __getitem__(self, i: int) -> Sample:
-        """Decoded, not augmented. Raises DataError with the path of what cannot be used."""
+        """The decoded image and target. Raises DataError with the path of the file that cannot be used."""
         image, target = self.read_image(i), self.read_target(i)
         if target is not None and target.shape[-2:] != image.shape[:2]:
             raise DataError(self.images[i], size_mismatch(image.shape[:2], target.shape[-2:]))
@@ -54,7 +54,7 @@ class Pairs(Dataset):
         return self.names[i].rpartition("/")[0] or self.names[i]
 
     def read_image(self, i: int) -> np.ndarray:
-        """uint8, uint16 or float32 [H, W, C]. Grey is repeated where the other images are RGB."""
+        """uint8, uint16 or float32 [H, W, C]. Grey images are repeated to three channels if the others are RGB."""
         image = read_image(self.images[i])
         if not takes_channels(image.shape[2], self.in_channels):
             what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
@@ -86,47 +86,52 @@ class Pairs(Dataset):
         return self.to_indices(read_mask(path), path)
 
     def meaning(self) -> dict[str, Any]:
-        """What the files' values become, as plain data: a cache made under another meaning is not used."""
+        """What the values of the files become: a cache made with another meaning is not used."""
         table = self.table
-        indices = {} if table is None else {str(value): int(table.table[value]) for value in table.values}
+        indices = {} if table is None else {str(value): int(table.index_of[value]) for value in table.values}
         space = {"task": self.space.task.value, "ignore_index": self.space.ignore_index}
         return {**space, "indices": indices, "channels": self.in_channels}
 
 
 class ValueTable:
-    """The class index of each value that a mask may hold; any other value is an error."""
+    """The class index of each value that a mask may have; any other value is an error.
+
+    values: all that have an index, in order. index_of: the index of each value, `unknown` for all others.
+    """
 
     def __init__(self, indices: Mapping[int, int], ignore_index: int = IGNORE_INDEX):
         classes = [index for index in indices.values() if index != ignore_index]
         small = ignore_index <= 255 and max(classes) < 254
         self.dtype = np.uint8 if small else np.uint16
-        self.unknown = 254 if small else 65534  # no class: the table stays as narrow as its result
+        self.unknown = 254 if small else 65534  # not a class; the table stays as narrow as its result
         self.values = sorted(indices)
-        self.table: np.ndarray = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
+        self.index_of: np.ndarray = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
         for value, index in indices.items():
-            self.table[value] = index
+            self.index_of[value] = index
 
     def __call__(self, mask: np.ndarray, path: Path, way_out: str = "") -> np.ndarray:
         """The indices [H, W] of a mask's values. Raises DataError that names the first value without a class."""
         if mask.ndim == 3:
             raise DataError(path, "is an RGB picture where a mask of ids is expected.", way_out)
         if mask.dtype == np.uint8:
-            indices: np.ndarray = cv2.LUT(mask, self.table[:256])
-            if self.unknown not in self.table[: int(mask.max(initial=0)) + 1]:
+            indices: np.ndarray = cv2.LUT(mask, self.index_of[:256])
+            if self.unknown not in self.index_of[: int(mask.max(initial=0)) + 1]:
                 return indices
         else:
-            inside = (mask >= 0) & (mask < len(self.table))
-            indices = np.where(inside, np.take(self.table, np.where(inside, mask, 0)), self.dtype(self.unknown))
+            inside = (mask >= 0) & (mask < len(self.index_of))
+            indices = np.where(inside, np.take(self.index_of, np.where(inside, mask, 0)), self.dtype(self.unknown))
         unknown = indices == self.unknown
         if unknown.any():
             row, column = np.argwhere(unknown)[0]
-            what = f"value {mask[row, column]} at row {row}, column {column} is no class ({ranges(self.values)})."
+            what = (
+                f"value {mask[row, column]} at row {row}, column {column} is not a class ({value_ranges(self.values)})."
+            )
             raise DataError(path, what, way_out)
         return indices
 
 
 def takes_channels(channels: int, in_channels: int) -> bool:
-    """Whether an image is one of a data set with `in_channels`: grey ones are repeated where that is 3."""
+    """Whether an image may belong to a data set of `in_channels`: grey images are repeated to three channels."""
     return channels == in_channels or (channels, in_channels) == (1, 3)
 
 
@@ -138,8 +143,8 @@ def size_mismatch(image: tuple[int, ...], mask: tuple[int, ...]) -> str:
     return f"the image is {image[0]}x{image[1]} (height x width), its mask {mask[0]}x{mask[1]}."
 
 
-def ranges(values: Iterable[int]) -> str:
-    """Integers in short: 0-18, 255."""
+def value_ranges(values: Iterable[int]) -> str:
+    """Integers as text: 0-18, 255."""
     parts: list[list[int]] = []
     for value in sorted(values):
         if parts and value == parts[-1][1] + 1:
@@ -150,7 +155,7 @@ def ranges(values: Iterable[int]) -> str:
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:
-    """Colours that differ as far as may be, always the same ones, none of them near black.
+    """Colours that differ as much as possible, always the same ones, none of them near black.
 
     Source: the R3 sequence (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences") over hue,
     saturation and value.

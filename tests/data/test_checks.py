@@ -54,7 +54,7 @@ def test_all_that_is_wrong_is_reported_together(tmp_path, workers):
         (images / "b.png", f"has no mask, there is no {masks / 'b.png'}"),
         (images / "d.png", "the image is 32x48 (height x width), its mask 48x32"),
         (images / "e.png", "cannot be"),
-        (masks / "f.png", "value 7 at row 0, column 0 is no class (0-1, 255)"),
+        (masks / "f.png", "value 7 at row 0, column 0 is not a class (0-1, 255)"),
         (masks / "g.png", "is an RGB picture, but class 'road' has no color"),
         (masks / "h.png", "every pixel is ignored"),
         (masks / "i.png", "is empty (0 bytes)"),

@@ -60,7 +60,7 @@ def test_a_list_never_leads_out_of_the_folder(tmp_path, line):
 
 @pytest.mark.parametrize("split", ["../other", "/etc", "", ".hidden"])
 def test_a_split_is_no_path(tmp_path, split):
-    with pytest.raises(DataError, match="no name of a split"):
+    with pytest.raises(DataError, match="not the name of a split"):
         Folder(make(tmp_path, ["a"]), split)
 
 
@@ -149,7 +149,7 @@ def test_an_unknown_id_is_named_with_file_and_pixel(tmp_path):
     mask = np.zeros((4, 6), np.uint8)
     mask[2, 5] = 9
     folder = Folder(make(tmp_path, ["a"], below="train", mask=mask), "train")
-    with pytest.raises(DataError, match=r"masks/train/a\.png: value 9 at row 2, column 5 is no class \(0-1, 255\)"):
+    with pytest.raises(DataError, match=r"masks/train/a\.png: value 9 at row 2, column 5 is not a class \(0-1, 255\)"):
         folder[0]
 
 
@@ -253,7 +253,7 @@ def test_multilabel_has_a_folder_of_masks_a_class(tmp_path):
 @pytest.mark.parametrize("name", ["../up", "a/b", ".."])
 def test_a_multilabel_class_is_no_path(tmp_path, name):
     make(tmp_path, ["a"], classes=f"['{name}', b]", below="train")
-    with pytest.raises(DataError, match="no folder name"):
+    with pytest.raises(DataError, match="not a folder name"):
         Folder(tmp_path, "train", task="multilabel")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hrseg import build, config
 from hrseg.commands import folds
-from hrseg.data.folds import divide
+from hrseg.data.folds import divide_groups
 from hrseg.metrics import PerImage
 from hrseg.train import loop as train
 
@@ -20,13 +20,13 @@ def test_a_group_is_never_divided_and_classes_are_spread():
     pixels = random.integers(0, 1000, (200, 4))
     rare = [name in {"place3", "place7", "place11"} for name in groups]  # a class that three places have
     pixels[:, 3] = np.where(rare, 500, 0)
-    fold = divide(groups, pixels, 3)
+    fold = divide_groups(groups, pixels, 3)
     assert all(len(set(fold[np.array(groups) == name])) == 1 for name in groups)
     shares = np.stack([pixels[fold == f].sum(0) for f in range(3)]) / pixels.sum(0)
     assert (shares[:, :3] > 0.28).all() and (shares[:, 3] > 0).all()
-    assert np.array_equal(fold, divide(groups, pixels, 3))
+    assert np.array_equal(fold, divide_groups(groups, pixels, 3))
     with pytest.raises(ValueError, match="2 groups cannot be divided into 3"):
-        divide(["a", "a", "b"], pixels[:3], 3)
+        divide_groups(["a", "a", "b"], pixels[:3], 3)
 
 
 def test_a_fold_of_a_folder_is_read_like_the_whole(config_file):

@@ -175,7 +175,7 @@ def test_labels_that_hold_trainids_are_refused_with_a_sentence(tmp_path, capsys)
         ("two", "has 2 files for the image stadt1"),
         ("size", "is 10x30 (height x width), the labels of the image are 20x30"),
         ("rgb", "is an RGB picture"),
-        ("id", "value 77 at row 3, column 4 is no class"),
+        ("id", "value 77 at row 3, column 4 is not a class"),
         ("text", "not an image"),
         ("folder", "no such folder"),
     ],
