@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class Example(NamedTuple):
-    """A validation image. panel, image: uint8 RGB [H, W, 3]; truth, prediction: labels of the image's size.
+    """A validation image. panel, image: uint8 RGB [H, W, 3]; target, prediction: class indices of the image's size.
 
-    panel is what goes to a file: image, truth, prediction and error side by side. name: safe as a file's.
+    panel is what goes to a file: image, ground truth, prediction and error side by side. name: safe as a file's.
     """
 
     name: str
     panel: np.ndarray
     image: np.ndarray
-    truth: np.ndarray
+    target: np.ndarray
     prediction: np.ndarray
 
 
@@ -159,8 +159,8 @@ def wandb() -> Any:
 
 
 def _masks(example: Example, space: LabelSpace) -> dict[str, dict[str, Any]]:
-    """Truth and prediction as wandb overlays label maps on an image; of multilabel a map a label."""
-    maps = {"truth": example.truth, "prediction": example.prediction}
+    """Ground truth and prediction as wandb overlays label maps on an image; of multilabel a map a label."""
+    maps = {"truth": example.target, "prediction": example.prediction}
     if space.task is Task.MULTILABEL:
         return {
             f"{kind}: {label}": {"mask_data": labels[index], "class_labels": {0: "no", 1: label}}

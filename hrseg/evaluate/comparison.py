@@ -13,7 +13,7 @@ import numpy as np
 from hrseg.errors import ConfigError, DataError
 from hrseg.evaluate.evaluator import cluster_of_name
 from hrseg.metrics import Difference, PerImage, class_ious, difference, summed_scores
-from hrseg.report.run_folder import differences as config_differences
+from hrseg.report.run_folder import differing_settings
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def warn_of_settings(side: str, folders: Sequence[Path]) -> None:
             configs.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["config"])
         except (OSError, ValueError, KeyError):
             return  # the evidence alone is enough
-    changed = {key for config in configs[1:] for key, *_ in config_differences(configs[0], config)}
+    changed = {key for config in configs[1:] for key, *_ in differing_settings(configs[0], config)}
     if others := sorted(key for key in changed if not key.startswith(MAY_DIFFER)):
         log.warning("The runs of %s differ in more than the seed: %s.", side, ", ".join(others))
     seeds = [config["run"]["seed"] for config in configs]

@@ -215,7 +215,7 @@ class ValidationPictures:
         count = min(count, len(mine))
         self._chosen = {mine[i * len(mine) // count] for i in range(count)}
         self._predictions: dict[int, np.ndarray] = {}
-        self._small = examples.Collector(len(dataset))
+        self._small = examples.PredictionCollector(len(dataset))
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
         self._small(index, prediction)
@@ -236,9 +236,9 @@ class ValidationPictures:
             rgb = pictures.displayable(image, self._normalisation)
             panel = pictures.panel(rgb, target, prediction, self._dataset.space)
             safe = re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
-            truth = examples.reduced(target)
-            small = examples.photo(rgb, truth.shape[-2:])
-            found.append(Example(safe, panel, small, truth, examples.reduced(prediction)))
+            truth = examples.reduced_indices(target)
+            small = examples.resized_image(rgb, truth.shape[-2:])
+            found.append(Example(safe, panel, small, truth, examples.reduced_indices(prediction)))
         return found
 
     def save_examples(self, evaluation: Evaluation, folder: Path) -> None:
@@ -246,7 +246,8 @@ class ValidationPictures:
         kept = self._small.gather()
         if distributed.is_main():
             indices, ious = evaluation.per_image.indices, image_ious(evaluation.per_image)
-            examples.collect(self._dataset, self._normalisation, kept, indices, ious).save(folder / "examples.npz")
+            shown = examples.collect_examples(self._dataset, self._normalisation, kept, indices, ious)
+            shown.save(folder / "examples.npz")
 
 
 def write_evidence(

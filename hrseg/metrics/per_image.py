@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hrseg.errors import DataError
+from hrseg.files import whole_file
 from hrseg.metrics.calibration import BINS
 from hrseg.task import LabelSpace, Task
 
@@ -245,10 +245,8 @@ class PerImage:
         """Write `per_image.npz`: compressed, plain arrays, replaced whole or not at all."""
         path = Path(path)
         header = {"format": 1, **self.space.to_plain(), **self._meaning()}
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **self._arrays())
-        unfinished.replace(path)
 
     def _arrays(self) -> dict[str, Any]:
         images = [self._images[index] for index in self.indices]

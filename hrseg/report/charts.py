@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from hrseg.console import counted
 
-WIDTH, HEIGHT = 480, 240  # the units of all charts; a page shows them at about this size, so that text stays readable
+WIDTH, HEIGHT = 480, 240  # in SVG units; a page shows charts at about this size, so that text stays readable
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 42
-BINS = 150  # points of a line; more are averaged in bins
+BINS = 150  # most points of a line; more are averaged in bins
 
 
 class Line(NamedTuple):
-    """One line of a chart. look: a class of the style sheet. points: a mark at each value, and no averaging."""
+    """One line of a chart. look: a class of the style sheet. points: a mark at each value, no averaging."""
 
     name: str
     look: str
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 def lines(title: str, drawn: Sequence[Line], *, percent: bool = False) -> Markup:
-    """Lines over iterations. A line of many points is their mean in bins, in a band from the least to the greatest."""
+    """Lines over iterations. Many points are drawn as means of bins, in a band from minimum to maximum."""
     drawn = [line for line in drawn if len(line.x)]
     values = np.concatenate([np.asarray(line.y, float) for line in drawn])
     x_end = max(max(line.x) for line in drawn) or 1
@@ -68,7 +68,7 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False) -> Markup
 
 
 def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins: int = 20) -> Markup:
-    """How many images lie where between 0 and 1; a dashed line at the median. drawn: name, look and values of each."""
+    """Images per bin between 0 and 1; a dashed line at the median. drawn: name, look and values of each run."""
     counts = [np.histogram(values, bins=bins, range=(0, 1))[0] for _, _, values in drawn]
     ticks = [t for t in nice_ticks(0, max(int(c.max()) for c in counts)) if t == int(t)]
     top = max(ticks[-1], max(int(c.max()) for c in counts), 1)
@@ -95,7 +95,7 @@ def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins:
                 '<path class="median {3}" d="M{0:.1f} {1}V{2}"><title>{4}</title></path>'
             ).format(x, TOP, HEIGHT - BOTTOM, look, f"{name}: median {100 * np.median(values):.2f} %")
         )
-    parts.append(_axis_name("mean IoU of one image, %"))
+    parts.append(_axis_name("mean IoU per image, %"))
     return _figure(title, parts)
 
 

@@ -1,10 +1,9 @@
-"""Small label maps of the predictions, and photos of the images that a report shows; on disk as `examples.npz`."""
+"""Small copies of the predictions, and of the images that a report shows with their targets; on disk `examples.npz`."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from PIL import Image
 from hrseg import distributed
 from hrseg.data.dataset import Dataset
 from hrseg.errors import DataError
+from hrseg.files import whole_file
 from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation
 
@@ -27,14 +27,14 @@ SHOWN = 6  # images each: the worst, and typical ones
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A label map as zlib's bytes: class indices [H, W], multilabel {0, 1, ignore} [L, H, W]; uint8, or uint16."""
+class PackedIndices:
+    """Class indices [H, W], multilabel {0, 1, ignore} [L, H, W], uint8 or uint16, as bytes of zlib."""
 
     shape: tuple[int, ...]
     data: bytes
 
     @classmethod
-    def pack(cls, labels: np.ndarray) -> Labels:
+    def pack(cls, labels: np.ndarray) -> PackedIndices:
         kind = np.uint8 if labels.size == 0 or labels.max() < 256 else np.dtype("<u2")
         return cls(labels.shape, zlib.compress(np.ascontiguousarray(labels, kind).tobytes(), 6))
 
@@ -44,8 +44,8 @@ class Labels:
         return np.frombuffer(raw, kind).reshape(self.shape)
 
 
-def reduced(labels: np.ndarray) -> np.ndarray:
-    """Labels [..., H, W] at a long side of at most LONG_SIDE pixels, by nearest neighbours."""
+def reduced_indices(labels: np.ndarray) -> np.ndarray:
+    """Class indices [..., H, W] at a long side of at most LONG_SIDE pixels, by nearest neighbours."""
     height, width = labels.shape[-2:]
     scale = min(1.0, LONG_SIDE / max(height, width))
     rows, columns = (
@@ -55,42 +55,42 @@ def reduced(labels: np.ndarray) -> np.ndarray:
     return labels[..., rows[:, None], columns]
 
 
-def photo(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def resized_image(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """An RGB image at a size, (height, width)."""
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-class Collector:
-    """Keeps the predictions of an evaluation, small. Pass it as on_prediction."""
+class PredictionCollector:
+    """Keeps small copies of an evaluation's predictions. Pass it as on_prediction."""
 
     def __init__(self, images: int):
         self._every = max(1, -(-images // KEPT))
-        self.predictions: dict[int, Labels] = {}
+        self.predictions: dict[int, PackedIndices] = {}
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
         if index % self._every == 0:
-            self.predictions[index] = Labels.pack(reduced(prediction))
+            self.predictions[index] = PackedIndices.pack(reduced_indices(prediction))
 
-    def gather(self) -> dict[int, Labels]:
+    def gather(self) -> dict[int, PackedIndices]:
         """The predictions of all processes, by index."""
         return dict(sorted(pair for part in distributed.gather(self.predictions) for pair in part.items()))
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An image that the report shows, as WebP, with its true labels. kind: worst or typical."""
+    """An image that the report shows, as WebP, with its target. kind: worst or typical."""
 
     kind: str
     webp: bytes
-    truth: Labels
+    target: PackedIndices
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Predictions by name, and photos with truth of those that were chosen."""
+    """Predictions by name, and photos with targets of the chosen images."""
 
     space: LabelSpace
-    predictions: dict[str, Labels]
+    predictions: dict[str, PackedIndices]
     photos: dict[str, Photo]
 
     def save(self, path: Path) -> None:
@@ -98,26 +98,24 @@ class Examples:
         index = {
             "space": self.space.to_plain(),
             "predictions": [[name, list(labels.shape)] for name, labels in self.predictions.items()],
-            "photos": [[name, photo.kind, list(photo.truth.shape)] for name, photo in self.photos.items()],
+            "photos": [[name, photo.kind, list(photo.target.shape)] for name, photo in self.photos.items()],
         }
         arrays = {"index": json.dumps(index).encode()}
         arrays |= {f"prediction_{n}": labels.data for n, labels in enumerate(self.predictions.values())}
         for n, photo in enumerate(self.photos.values()):
-            arrays |= {f"photo_{n}": photo.webp, f"truth_{n}": photo.truth.data}
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
+            arrays |= {f"photo_{n}": photo.webp, f"truth_{n}": photo.target.data}
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **{name: np.frombuffer(data, np.uint8) for name, data in arrays.items()})  # type: ignore[arg-type]
-        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Examples:
-        """Read what `save` wrote. Raises DataError if the file is no such file."""
+        """Read what `save` wrote. Raises DataError if the file is not one of those."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 index = json.loads(file["index"].tobytes())
 
-                def labels(kind: str, n: int, shape: list[int]) -> Labels:
-                    return Labels(tuple(shape), file[f"{kind}_{n}"].tobytes())
+                def labels(kind: str, n: int, shape: list[int]) -> PackedIndices:
+                    return PackedIndices(tuple(shape), file[f"{kind}_{n}"].tobytes())
 
                 predictions = {name: labels("prediction", n, s) for n, (name, s) in enumerate(index["predictions"])}
                 photos = {
@@ -129,37 +127,37 @@ class Examples:
             raise DataError(path, f"is not an examples.npz: {error}.", "Evaluate again: tools/test.py.") from error
 
 
-def collect(
+def collect_examples(
     dataset: Dataset,
     normalisation: Normalisation,
-    predictions: dict[int, Labels],
+    predictions: dict[int, PackedIndices],
     indices: Sequence[int],
     ious: np.ndarray,
 ) -> Examples:
     """The examples of an evaluation: all predictions that were kept, and photos of the worst and typical images.
 
-    indices: of the images in the data set. ious: float64, one an image, as `hrseg.report.page.image_ious` has them.
+    indices: of the images in the data set. ious: float64, one per image, as from `hrseg.report.run_folder.image_ious`.
     """
     kept = {index: iou for index, iou in zip(indices, ious, strict=True) if index in predictions}
-    worst, typical = choose(np.array(list(kept.values())))
+    worst, typical = choose_examples(np.array(list(kept.values())))
     photos = {}
     for position in (*worst, *typical):
         index, kind = list(kept)[position], "worst" if position in worst else "typical"
         image, target, name = dataset[index]
         assert target is not None  # it was scored
-        truth = reduced(target)
+        small = reduced_indices(target)
         rgb = pictures.displayable(image, normalisation)
         buffer = io.BytesIO()
-        Image.fromarray(photo(rgb, truth.shape[-2:])).save(buffer, "WEBP", quality=80)
-        photos[name] = Photo(kind, buffer.getvalue(), Labels.pack(truth))
+        Image.fromarray(resized_image(rgb, small.shape[-2:])).save(buffer, "WEBP", quality=80)
+        photos[name] = Photo(kind, buffer.getvalue(), PackedIndices.pack(small))
     named = {dataset.names[index]: labels for index, labels in predictions.items()}
     return Examples(dataset.space, named, photos)
 
 
-def choose(ious: np.ndarray, count: int = SHOWN) -> tuple[list[int], list[int]]:
+def choose_examples(ious: np.ndarray, count: int = SHOWN) -> tuple[list[int], list[int]]:
     """Positions of the worst images, worst first, and of typical ones, evenly from the middle half of the rest.
 
-    ious: float64, one an image; images of which nothing counts (NaN) are neither. No image is in both.
+    ious: float64, one per image; images in which nothing counts (NaN) are in neither. No image is in both.
     """
     order = [int(i) for i in np.argsort(ious, kind="stable") if not np.isnan(ious[i])]
     worst = order[: min(count, -(-len(order) // 2))]

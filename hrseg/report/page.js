@@ -46,7 +46,7 @@ async function inflate(text, shape) {
 
 function view(data) {
   const several = data.names.length > 1;
-  const layers = ["image", "truth"];
+  const layers = ["image", "ground truth"];
   if (several) {
     layers.push(data.names[1], data.names[0], "change");
   } else {
@@ -56,7 +56,7 @@ function view(data) {
 
   // The label map that a layer shows: null for the image and the maps of mistakes.
   const mapOf = (layer) => {
-    if (layer === 1) return state.maps.truth;
+    if (layer === 1) return state.maps.target;
     if (several) return layer === 2 ? state.maps.predictions[1] : layer === 3 ? state.maps.predictions[0] : null;
     return layer === 2 ? state.maps.predictions[0] : null;
   };
@@ -82,18 +82,18 @@ function view(data) {
   }
 
   function mistakes(planes, pixels, out) {
-    const { truth, predictions } = state.maps;
+    const { target, predictions } = state.maps;
     const shown = data.classes.map((_, i) => !state.hidden.has(i));
-    const right = (map, i) => map[i] === truth[i] || !(shown[truth[i]] || shown[map[i]]);
+    const right = (map, i) => map[i] === target[i] || !(shown[target[i]] || shown[map[i]]);
     for (let i = 0; i < pixels; i++) {
       let counted = false, wrong = false, before = false;
       for (let l = 0; l < (planes || 1); l++) {
         const at = l * pixels + i;
-        if (truth[at] === data.ignore) continue;
+        if (target[at] === data.ignore) continue;
         counted = true;
         if (planes && !shown[l]) continue;
-        wrong ||= planes ? predictions[0][at] !== truth[at] : !right(predictions[0], at);
-        before ||= several && (planes ? predictions[1][at] !== truth[at] : !right(predictions[1], at));
+        wrong ||= planes ? predictions[0][at] !== target[at] : !right(predictions[0], at);
+        before ||= several && (planes ? predictions[1][at] !== target[at] : !right(predictions[1], at));
       }
       if (!counted) out[i] = DARK;
       else if (wrong) out[i] = pack(before ? BOTH : WRONG, 235);
@@ -135,9 +135,9 @@ function view(data) {
   async function show(number) {
     state.picture = number;
     const picture = data.pictures[number];
-    const maps = await Promise.all([picture.truth, ...picture.predictions].map((text) => inflate(text, picture.shape)));
+    const maps = await Promise.all([picture.target, ...picture.predictions].map((text) => inflate(text, picture.shape)));
     if (state.picture !== number) return; // another was chosen meanwhile
-    state.maps = { truth: maps[0], predictions: maps.slice(1) };
+    state.maps = { target: maps[0], predictions: maps.slice(1) };
     const [height, width] = picture.shape.slice(-2);
     one("#stage").style.aspectRatio = `${width} / ${height}`;
     one("#stage").style.maxWidth = `min(100%, ${Math.round(78 * width / height)}vh)`;
@@ -162,7 +162,7 @@ function view(data) {
       return data.classes.filter((_, l) => map[(l * height + y) * width + x] === 1).map((c) => c.name).join(" + ") || "nothing";
     };
     const told = state.maps.predictions.map((map, i) => `${several ? data.names[i] : "prediction"}: ${named(map)}`);
-    one("#pixel").textContent = [`truth: ${named(state.maps.truth)}`, ...told].join(" · ");
+    one("#pixel").textContent = [`ground truth: ${named(state.maps.target)}`, ...told].join(" · ");
   }
 
   for (const side of ["left", "right"]) {

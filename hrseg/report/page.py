@@ -18,47 +18,44 @@ from markupsafe import Markup
 from hrseg.config import flattened
 from hrseg.console import counted
 from hrseg.errors import HrsegError
+from hrseg.files import whole_file
 from hrseg.metrics import difference, interval
-from hrseg.report import charts
-from hrseg.report import run_folder as facts
-from hrseg.report.examples import Examples, Labels
-from hrseg.report.run_folder import Run
+from hrseg.report import charts, run_folder
+from hrseg.report.examples import Examples, PackedIndices
+from hrseg.report.run_folder import EvaluatedRun
 
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 
 
 def write_report(folder: Path, against: Path | None = None, *, out: Path | None = None) -> Path:
-    """Write a run's report.html, from the files in its folder alone; with `against` a comparison with another run.
+    """Write a run's report.html from the files in its folder; with `against`, a comparison with another run.
 
-    out: default report.html in the folder, of a comparison report_against_<other>.html.
-    Raises HrsegError where a folder holds no evaluated run, or the two have other classes.
+    out: by default report.html in the folder, or report_against_<other>.html for a comparison.
+    Raises HrsegError where a folder holds no evaluated run, or the two have different classes.
     """
-    ours = facts.read(folder)
-    theirs = facts.read(against) if against is not None else None
+    ours = run_folder.read_run(folder)
+    theirs = run_folder.read_run(against) if against is not None else None
     if theirs and theirs.classes != ours.classes:
         raise HrsegError(theirs.folder, f"has other classes than {folder}.", "Compare runs on one data set.")
     name = f"report_against_{re.sub(r'[^A-Za-z0-9_.-]', '_', theirs.name)}.html" if theirs else "report.html"
     out = out or folder / name
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        unfinished.write_text(html(ours, theirs), encoding="utf-8")
-        unfinished.replace(out)
-    except OSError as error:
-        raise HrsegError(out, f"cannot be written: {error.strerror}.", "Choose another place by --out.") from error
+    text = html(ours, theirs)
+    with whole_file(out, way_out="Choose another place with --out.") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return out
 
 
-def html(ours: Run, theirs: Run | None = None) -> str:
-    """The page as text. All that comes from files is escaped; its policy forbids network and any script but its own."""
+def html(ours: EvaluatedRun, theirs: EvaluatedRun | None = None) -> str:
+    """The page as text. Everything from files is escaped; its policy forbids the network and any script but its own."""
     script, style = (resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hrseg.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "points": points, "grouped": grouped, "plain": json.dumps}
-    environment.filters |= {"counted": counted, "data_name": facts.data_name}
+    environment.filters |= {"counted": counted, "data_name": run_folder.data_name}
     runs = [run for run in (ours, theirs) if run]
-    names, same_data = _names(runs), len({facts.data_hash(run.per_image) for run in runs}) == 1
+    names, same_data = _names(runs), len({run_folder.data_hash(run.per_image) for run in runs}) == 1
     return environment.get_template("page.html").render(
         title=" against ".join(names),
         names=names,
@@ -72,7 +69,7 @@ def html(ours: Run, theirs: Run | None = None) -> str:
         curves=_curves(runs, names),
         histogram=_histogram(runs, names),
         cards=[{"pairs": _card(run), "settings": flattened(run.metrics["config"]).items()} for run in runs],
-        settings=facts.differences(theirs.metrics["config"], ours.metrics["config"]) if theirs else [],
+        settings=run_folder.differing_settings(theirs.metrics["config"], ours.metrics["config"]) if theirs else [],
         viewer=_viewer(runs, names),
         script=Markup(script),
         style=Markup(style),
@@ -96,30 +93,30 @@ def grouped(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[EvaluatedRun]) -> list[str]:
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 HEADLINES = (  # label, name in metrics.json, what it says
-    ("mean IoU", "miou", "of truth and prediction together, the share that is in both"),
-    ("pixel accuracy", "pixel_accuracy", "pixels that are right"),
-    ("class accuracy", "class_accuracy", "pixels found, mean over classes"),
+    ("mean IoU", "miou", "overlap of ground truth and prediction, over their union"),
+    ("pixel accuracy", "pixel_accuracy", "share of pixels predicted correctly"),
+    ("class accuracy", "class_accuracy", "share of each class found, mean over classes"),
     ("boundary IoU", "boundary_miou", "IoU near outlines, mean over classes"),
-    ("category IoU", "category_miou", "classes in groups"),
-    ("instance-weighted IoU", "mean_iiou", "each object counts alike"),
-    ("mean IoU of an image", "image_miou", "mean over the images"),
-    ("the worst tenth", "worst_decile_miou", "the same over the worst tenth of the images"),
-    ("calibration error", "ece", "confidence against accuracy; lower is better"),
+    ("category IoU", "category_miou", "IoU of groups of classes"),
+    ("instance-weighted IoU", "mean_iiou", "every object counts the same"),
+    ("mean IoU per image", "image_miou", "mean over the images"),
+    ("worst tenth", "worst_decile_miou", "mean IoU per image over the worst tenth of the images"),
+    ("calibration error", "ece", "gap between confidence and accuracy; lower is better"),
 )
 
 
-def _headlines(runs: Sequence[Run], same_data: bool) -> list[dict[str, Any]]:
-    """The scores at the top, those that were measured, with 95 % intervals; the first is the main one.
+def _headlines(runs: Sequence[EvaluatedRun], same_data: bool) -> list[dict[str, Any]]:
+    """The scores at the top, as far as they were measured, with 95 % intervals; the first is the main one.
 
     The interval of a difference is known where both runs were scored on the same data.
     """
-    measured = [run.measures() for run in runs]
+    measured = [run.summed_scores() for run in runs]
     found = []
     for label, name, told in HEADLINES:
         if not all(name in of_run for of_run in measured):
@@ -137,7 +134,7 @@ def _headlines(runs: Sequence[Run], same_data: bool) -> list[dict[str, Any]]:
                 "intervals": [interval(m[name], r.per_image.clusters) for m, r in zip(measured, runs, strict=True)],
                 "change": values[0] - values[-1],
                 "change_interval": paired.interval if paired else None,
-                # Coloured is what the data show, or where they cannot say.
+                # Coloured only where the data show a difference, or where no interval is known.
                 "better": 0 if paired and paired.interval and not paired.shown else sign * (values[0] - values[-1]),
             }
         )
@@ -149,8 +146,8 @@ def _change(values: Sequence[float | None]) -> float | None:
     return None if ours is None or theirs is None else ours - theirs
 
 
-def _classes(runs: Sequence[Run]) -> dict[str, Any]:
-    """The class table: a row a class, with a value a run."""
+def _classes(runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
+    """The class table: a row per class, with a value per run."""
     tables = [run.metrics["classes"] for run in runs]
     pixels = sum(row["pixels"] for row in tables[0]) or 1
     classes = runs[0].per_image.space.classes
@@ -169,13 +166,13 @@ def _classes(runs: Sequence[Run]) -> dict[str, Any]:
     return {"rows": rows, "boundary": any(v is not None for row in rows for v in row["boundary"])}
 
 
-def _confusions(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    costly = facts.costliest(runs[0])
-    before = {c[:2]: c for c in facts.costliest(runs[1], count=10_000)} if len(runs) > 1 else {}
+def _confusions(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    costly = run_folder.costliest_confusions(runs[0])
+    before = {c[:2]: c for c in run_folder.costliest_confusions(runs[1], count=10_000)} if len(runs) > 1 else {}
     return [{"now": c, "before": before.get(c[:2])} for c in costly]
 
 
-def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
+def _curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[tuple[str, Markup]]:
     """Titles and charts of what log.jsonl holds."""
 
     def line(number: int, kind: str, key: str, *, points: bool = False) -> charts.Line:
@@ -186,7 +183,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup
         ("Training loss", "train", "loss", False),
         ("Mean IoU in validation, %", "val", "miou", True),
         ("Learning rate", "train", "lr", False),
-        ("Pixels that OHEM keeps, %", "train", "kept_share", True),
+        ("Pixels kept by OHEM, %", "train", "kept_share", True),
     )
     drawn = []
     for title, kind, key, as_percent in wanted:
@@ -196,32 +193,35 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup
     return drawn
 
 
-def _histogram(runs: Sequence[Run], names: Sequence[str]) -> Markup:
-    ious = [facts.image_ious(run.per_image) for run in runs]
+def _histogram(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Markup:
+    ious = [run_folder.image_ious(run.per_image) for run in runs]
     drawn = [(n, look, v[~np.isnan(v)]) for n, look, v in zip(names, LOOKS, ious, strict=False)]
     drawn = [entry for entry in drawn if len(entry[2])]
     return charts.histogram("images by their mean IoU", drawn) if drawn else Markup("")
 
 
-def _card(run: Run) -> list[tuple[str, str]]:
+def _card(run: EvaluatedRun) -> list[tuple[str, str]]:
     """What made the scores, as pairs of label and text."""
     metrics, config = run.metrics, run.metrics["config"]
     checkpoint = metrics["checkpoint"]  # none for predictions that came as files
+    images = counted(len(run.per_image), "image")
     trained = [r for r in run.records if r["kind"] == "train"]
+    last = trained[-1] if trained else None
+    training = f"{_time(last['time_s'])} since the last start, to iteration {last['step']}" if last else None
     pairs = [
         ("command", metrics.get("command")),
         ("network", f"{config['model']['arch']} over {config['model']['encoder']}" if checkpoint else None),
-        ("data", f"{facts.data_name(config)}, split {metrics.get('split')}, {counted(len(run.per_image), 'image')}"),
-        ("data hash", facts.data_hash(run.per_image)),
+        (
+            "data",
+            f"{run_folder.data_name(config)}, split {metrics.get('split')}, {images}",
+        ),
+        ("data hash", run_folder.data_hash(run.per_image)),
         ("checkpoint", f"{checkpoint['path']}, iteration {checkpoint['step']}" if checkpoint else None),
         ("sha256", checkpoint["sha256"] if checkpoint else None),
         ("averaged with", ", ".join(other["path"] for other in metrics.get("averaged_with") or []) or None),
         ("seed", config["run"]["seed"]),
         ("definition", metrics["definition"]),
-        (
-            "training",
-            f"{_time(trained[-1]['time_s'])} to iteration {trained[-1]['step']}, last start" if trained else None,
-        ),
+        ("training", training),
         ("versions", ", ".join(f"{k} {v}" for k, v in metrics.get("versions", {}).items())),
     ]
     return [(label, str(text)) for label, text in pairs if text is not None]
@@ -232,8 +232,8 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
-    """What the page's script draws: classes, and each picture with its label maps; none without pictures."""
+def _viewer(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> dict[str, Any] | None:
+    """What the page's script draws: classes, and each image with its target and predictions; None without images."""
     if any(run.examples is None for run in runs):
         return None
     kept: list[Examples] = [run.examples for run in runs if run.examples]
@@ -242,14 +242,14 @@ def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
     for examples in kept:
         for name, photo in examples.photos.items():
             labels = [e.predictions.get(name) for e in kept]
-            if name in shown or any(p is None or p.shape != photo.truth.shape for p in labels):
+            if name in shown or any(p is None or p.shape != photo.target.shape for p in labels):
                 continue
             shown[name] = {
                 "name": name,
                 "kind": photo.kind if len(runs) == 1 else None,
                 "photo": "data:image/webp;base64," + base64.b64encode(photo.webp).decode(),
-                "shape": photo.truth.shape,
-                "truth": _coded(photo.truth),
+                "shape": photo.target.shape,
+                "target": _coded(photo.target),
                 "predictions": [_coded(p) for p in labels if p],
                 "ious": [of_run.get(name) for of_run in ious],
             }
@@ -271,5 +271,5 @@ def _viewer(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any] | None:
     }
 
 
-def _coded(labels: Labels) -> str:
+def _coded(labels: PackedIndices) -> str:
     return base64.b64encode(labels.data).decode()

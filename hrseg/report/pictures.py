@@ -1,4 +1,4 @@
-"""Pictures that people look at: labels in colour, overlays, image beside truth beside prediction beside error."""
+"""Pictures for people: classes in colour, overlays, and image, ground truth, prediction and error side by side."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, space: LabelSpace, opacity: float = 0.55) -> np.ndarray:
-    """The labels' colours over an RGB image, both [H, W]."""
+    """The classes' colours over an RGB image, both [H, W]."""
     return cv2.addWeighted(colored(labels, space), opacity, image, 1 - opacity, 0)
 
 
 def errors(prediction: np.ndarray, target: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """uint8 RGB [H, W, 3]: grey where right, red where wrong (in any label), white where the truth is ignored."""
+    """uint8 RGB [H, W, 3]: grey where right, red where wrong (in any label), white where the target is ignored."""
     ignored, wrong = target == space.ignore_index, prediction != target
     if space.task is Task.MULTILABEL:
         ignored, wrong = ignored.all(0), (wrong & ~ignored).any(0)
@@ -51,11 +51,11 @@ def errors(prediction: np.ndarray, target: np.ndarray, space: LabelSpace) -> np.
 
 
 def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Image, truth, prediction and error side by side, each under its title. image: uint8 RGB [H, W, 3]."""
+    """Image, ground truth, prediction and error side by side, each under its title. image: uint8 RGB [H, W, 3]."""
     if image.shape[:2] != target.shape[-2:]:
         image = cv2.resize(image, target.shape[:-3:-1])
     parts = [image, colored(target, space), colored(prediction, space), errors(prediction, target, space)]
-    return beside([titled(p, t) for p, t in zip(parts, ("image", "truth", "prediction", "error"), strict=True)])
+    return beside([titled(p, t) for p, t in zip(parts, ("image", "ground truth", "prediction", "error"), strict=True)])
 
 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
@@ -66,10 +66,10 @@ def titled(picture: np.ndarray, title: str) -> np.ndarray:
 
 
 def legend(entries: Mapping[str, Sequence[int]], width: int | None = None, *, scale: float = 1.0) -> np.ndarray:
-    """Texts beside their colours, uint8 RGB [H, W, 3], column by column.
+    """Texts next to their colours, uint8 RGB [H, W, 3], column by column.
 
-    width: pixels to fill with columns; W is more where one needs more. None: up to four columns. scale: 1: letters are
-    13 pixels high.
+    width: pixels to fill with columns; W is larger where one column needs more. None: up to four columns. scale: at 1
+    letters are 13 pixels high.
     """
     size = 0.5 * scale
     em, line = round(16 * scale), round(24 * scale)
@@ -92,12 +92,12 @@ def _write(picture: np.ndarray, text: str, at: tuple[int, int], size: float) -> 
 
 
 def _printable(text: str) -> str:
-    """What a name may hold and OpenCV cannot draw, line ends and bytes that are no UTF-8, as question marks."""
+    """The text with question marks for what OpenCV cannot draw: line ends and bytes that are not UTF-8."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """One below the other, the narrower ones with white beside them."""
+    """Pictures one below the other, narrower ones padded with white."""
     width = max(picture.shape[1] for picture in pictures)
     padding = [((0, 0), (0, width - picture.shape[1]), (0, 0)) for picture in pictures]
     return np.concatenate([np.pad(p, sides, constant_values=255) for p, sides in zip(pictures, padding, strict=True)])

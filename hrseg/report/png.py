@@ -1,8 +1,8 @@
-"""A PNG written band by band, for pictures that do not fit into memory; whole or not there at all."""
+"""A PNG written band by band, for pictures that do not fit into memory; written whole or not at all."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import struct
 import zlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrseg.errors import HrsegError
+from hrseg.files import whole_file
 
 GREY, RGB, PALETTE = 0, 2, 3  # colour types (RFC 2083, section 4.1.1)
 _UP = b"\2"  # the filter of each row: what differs from the row above, which in label maps is little
@@ -18,7 +18,7 @@ _LEVEL = 3
 
 
 class PngWriter:
-    """Writes rows to a temporary file, which `close` renames. As a context, an error leaves nothing.
+    """Writes rows to a temporary file, which `close` renames. As a context, it leaves nothing after an error.
 
     color: GREY (8 bits; 16 for uint16 rows), RGB or PALETTE, which needs `palette`, uint8 [n, 3]. text: short notes, by
     keyword, kept in the file.
@@ -35,14 +35,13 @@ class PngWriter:
         palette: np.ndarray | None = None,
         text: Mapping[str, str] | None = None,
     ):
-        self.path, self._temporary = path, path.with_name(f".{os.getpid()}-{id(self):x}.tmp")
+        self.path = path
         self._above: np.ndarray | None = None
         self._zip = zlib.compressobj(_LEVEL)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb")
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        with contextlib.ExitStack() as opened:
+            temporary = opened.enter_context(whole_file(path, way_out="Free space there or choose another --out."))
+            self._file = opened.enter_context(temporary.open("wb"))
+            self._opened = opened.pop_all()
         self._raw(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], bits, color, 0, 0, 0))
         if palette is not None:
@@ -66,22 +65,21 @@ class PngWriter:
         """All rows are there: finish the file and give it its name."""
         self._chunk(b"IDAT", self._zip.flush())
         self._chunk(b"IEND", b"")
-        try:
-            self._file.close()
-            self._temporary.replace(self.path)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
+        self._opened.close()
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._fail(Exception("discarded"))
+
+    def _fail(self, error: BaseException) -> None:
+        """Delete the temporary file. Raises HrsegError where writing failed."""
+        self._opened.__exit__(type(error), error, error.__traceback__)
 
     def __enter__(self) -> PngWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is None:
             self.close()
         else:
             self.discard()
@@ -95,10 +93,4 @@ class PngWriter:
             for part in parts:
                 self._file.write(part)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> HrsegError:
-    return HrsegError(
-        path, f"cannot be written: {error.strerror or error}.", "Free space there or choose another --out."
-    )
+            self._fail(error)

@@ -1,4 +1,4 @@
-"""What a run folder holds, and the figures that a report draws from it."""
+"""Reads an evaluated run from its folder, and computes the figures that a report shows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hrseg.tracking import read_log
 
 
 @dataclass(frozen=True)
-class Run:
-    """One evaluated run. examples is none, and records are empty, where their files are missing."""
+class EvaluatedRun:
+    """One evaluated run. examples is None and records is empty where their files are missing."""
 
     folder: Path
     metrics: Mapping[str, Any]
@@ -45,12 +45,12 @@ class Run:
         """The mean IoU of each image, by name."""
         return dict(zip(self.per_image.names, image_ious(self.per_image).tolist(), strict=True))
 
-    def measures(self) -> dict[str, SummedScore]:
-        """Every score of the evidence, by its name in metrics.json."""
+    def summed_scores(self) -> dict[str, SummedScore]:
+        """Every score that the counts per image allow, by its name in metrics.json."""
         return summed_scores(self.per_image, self.metrics["definition"])
 
 
-def read(folder: Path) -> Run:
+def read_run(folder: Path) -> EvaluatedRun:
     """The run in a folder. Raises HrsegError where it was not evaluated, DataError where a file is broken."""
     path = folder / "metrics.json"
     if not path.is_file():
@@ -63,7 +63,7 @@ def read(folder: Path) -> Run:
     if missing:
         raise DataError(path, f"lacks {', '.join(sorted(missing))}.", "Score the checkpoint again: tools/test.py.")
     records, examples = folder / "log.jsonl", folder / "examples.npz"
-    return Run(
+    return EvaluatedRun(
         folder,
         metrics,
         PerImage.load(folder / "per_image.npz"),
@@ -73,13 +73,13 @@ def read(folder: Path) -> Run:
 
 
 def image_ious(per_image: PerImage) -> np.ndarray:
-    """The mean IoU of each image over the classes that are in its truth, float64 [N]; NaN where none is."""
+    """The mean IoU of each image over the classes in its target, float64 [N]; NaN where there are none."""
     classes = per_image.group_areas(range(len(per_image.space.classes)))
     return mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
 
 
 def data_hash(per_image: PerImage) -> str:
-    """sha256 over the images' names and their labels: pixels of each class. Equal for runs scored on the same data."""
+    """sha256 over the images' names and pixels per class in their targets. Equal for runs scored on the same data."""
     digest = hashlib.sha256()
     for position, name in enumerate(per_image.names):
         truth = per_image[position].sum(axis=-1)
@@ -88,30 +88,30 @@ def data_hash(per_image: PerImage) -> str:
 
 
 def data_name(config: Mapping[str, Any]) -> str:
-    """The folder of a run's data, with the layout it was read in, which does not say where the images are from."""
+    """The folder of a run's data, with the layout it was read in, which does not say where the images come from."""
     name, layout = Path(config["data"]["root"]).name, config["data"]["dataset"]
     return f"{name} ({layout} layout)" if name and name.lower() != layout.lower() else layout
 
 
 class Confusion(NamedTuple):
-    """Pixels of one class that were taken for another. Multilabel: a label missed, or seen where it is not.
+    """Pixels of one class that were predicted as another. Multilabel: a label missed, or predicted where it is not.
 
-    share: of that class's pixels in the truth; none for a label that is not there. cost: by how much the mean IoU
-    would rise were they right.
+    share: of the true class's pixels; None for a label that is not there. cost: by how much the mean IoU would rise if
+    these pixels were right.
     """
 
-    truth: str
-    prediction: str
+    true_class: str
+    predicted_class: str
     pixels: int
     share: float | None
     cost: float
 
 
-NOTHING = "(not there)"  # the other side of a multilabel mistake; a prediction that is no class
+NOTHING = "(not there)"  # the other side of a multilabel mistake; a prediction that is not a class
 
 
-def costliest(run: Run, count: int = 10) -> list[Confusion]:
-    """The confusions that cost most mean IoU, the dearest first."""
+def costliest_confusions(run: EvaluatedRun, count: int = 10) -> list[Confusion]:
+    """The confusions that cost the most mean IoU, largest cost first."""
     names, total = [*run.classes, NOTHING], run.per_image.total()
     intersection, union = areas(total)
     truth = total.sum(axis=-1)
@@ -132,10 +132,10 @@ def costliest(run: Run, count: int = 10) -> list[Confusion]:
 
 
 def _costs(wrong: np.ndarray, intersection: np.ndarray, union: np.ndarray, absent: float) -> np.ndarray:
-    """By how much the mean IoU would rise were the pixels of one cell right, float64 like wrong.
+    """By how much the mean IoU would rise if the pixels of one cell were right, float64 like wrong.
 
-    wrong: pixels, row = truth, column = prediction; it may have one row and column more, which no IoU belongs to.
-    absent: what a class counts for that is in neither; NaN: it is left out.
+    wrong: pixels, row = target, column = prediction; it may have one more row and column, for which there is no IoU.
+    absent: the IoU of a class that is in neither; NaN leaves it out.
     """
     known = len(union)
     before = ratio(intersection, union)
@@ -143,7 +143,7 @@ def _costs(wrong: np.ndarray, intersection: np.ndarray, union: np.ndarray, absen
     total, counted = np.nansum(values), np.count_nonzero(~np.isnan(values))
     found, freed = np.zeros(wrong.shape), np.zeros(wrong.shape)
     found[:known] = ratio(intersection[:, None] + wrong[:known], union[:, None]) - values[:, None]
-    # A class that only this mistake brought in is then absent.
+    # A class that only this mistake brought in would then be absent.
     after = ratio(np.broadcast_to(intersection, wrong[:, :known].shape), union - wrong[:, :known])
     after = np.where(np.isnan(after), absent, after)
     freed[:, :known] = np.nan_to_num(after) - values
@@ -152,7 +152,7 @@ def _costs(wrong: np.ndarray, intersection: np.ndarray, union: np.ndarray, absen
     return ratio(total + found + freed, counted - gone) - total / max(counted, 1)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The settings in which two configs differ, by dotted name."""
+def differing_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings in which two configs differ: dotted name and both values."""
     a, b = flattened(ours), flattened(theirs)
     return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]

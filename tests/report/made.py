@@ -9,8 +9,7 @@ import numpy as np
 
 from hrseg.config import Config
 from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of_images
-from hrseg.report import examples
-from hrseg.report import run_folder as facts
+from hrseg.report import examples, run_folder
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
 SPACE = LabelSpace(
@@ -52,7 +51,7 @@ def run(
     folder.mkdir(parents=True)
     dataset, multilabel = Pictures(names, space, size), space.task is Task.MULTILABEL
     count = ConfusionMatrix(3, multilabel=multilabel)
-    per_image, collector = PerImage(space), examples.Collector(len(dataset))
+    per_image, collector = PerImage(space), examples.PredictionCollector(len(dataset))
     for index in range(len(dataset)):
         _, target, name = dataset[index]
         rng = np.random.default_rng([7, index])
@@ -67,8 +66,8 @@ def run(
     metrics = {**found, **extra, "config": Config().to_plain(), "command": "tools/test.py --checkpoint best.pt"}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     per_image.save(folder / "per_image.npz")
-    ious = facts.image_ious(per_image)
-    examples.collect(dataset, Normalisation(), collector.gather(), per_image.indices, ious).save(
+    ious = run_folder.image_ious(per_image)
+    examples.collect_examples(dataset, Normalisation(), collector.gather(), per_image.indices, ious).save(
         folder / "examples.npz"
     )
     records = [{"step": s, "kind": "train", "loss": 1 / s, "lr": 0.1, "time_s": 1.0 * s} for s in range(1, 11)]

@@ -93,7 +93,7 @@ def test_the_slider_moves_by_mouse_and_by_keyboard(opened, folders):
     tab.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 20)
     tab.mouse.up()
     assert float(tab.locator("#wipe").input_value()) == pytest.approx(25, abs=1)
-    assert tab.locator("#pixel").text_content().startswith("truth: ")
+    assert tab.locator("#pixel").text_content().startswith("ground truth: ")
     tab.locator("#wipe").focus()
     tab.keyboard.press("ArrowRight")
     assert float(tab.locator("#wipe").input_value()) == pytest.approx(26, abs=1)
@@ -115,14 +115,14 @@ def test_a_class_is_hidden_and_shown_again_by_keyboard(opened, folders):
     assert np.array_equal(pixels(tab, "right"), before)
 
 
-def test_the_error_map_is_the_difference_of_truth_and_prediction(opened, folders):
+def test_the_error_map_is_the_difference_of_target_and_prediction(opened, folders):
     tab = opened(page.write_report(folders[0]))
     tab.locator("#right").get_by_label("errors").check()
     drawn = pixels(tab, "right")
     kept = Examples.load(folders[0] / "examples.npz")
     name = tab.locator("#picture-name").text_content()
-    truth, prediction = kept.photos[name].truth.unpack().ravel(), kept.predictions[name].unpack().ravel()
-    wrong = (truth != prediction) & (truth != 255)
+    target, prediction = kept.photos[name].target.unpack().ravel(), kept.predictions[name].unpack().ravel()
+    wrong = (target != prediction) & (target != 255)
     assert np.array_equal(np.abs(drawn[:, :3].astype(int) - [213, 94, 0]).max(1) <= 2, wrong)
 
 
@@ -130,10 +130,10 @@ def test_labels_that_overlap_are_drawn_in_their_mean_colour(opened, tmp_path):
     space = LabelSpace(SPACE.classes, Task.MULTILABEL)
     folder = run(tmp_path / "labels", ["a"], space=space)
     tab = opened(page.write_report(folder))
-    tab.locator("#right").get_by_label("truth").check()
-    truth = Examples.load(folder / "examples.npz").photos["a"].truth.unpack().reshape(3, -1)
+    tab.locator("#right").get_by_label("ground truth").check()
+    target = Examples.load(folder / "examples.npz").photos["a"].target.unpack().reshape(3, -1)
     drawn = pixels(tab, "right")
-    both = (truth == [[1], [1], [0]]).all(0)
+    both = (target == [[1], [1], [0]]).all(0)
     assert both.any() and (np.abs(drawn[both].astype(int) - [64, 32, 135, 255]) <= 1).all()
     tab.locator("#legend button", has_text="road").click()
     assert (pixels(tab, "right")[both] == [0, 0, 142, 255]).all()

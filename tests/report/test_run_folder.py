@@ -11,18 +11,18 @@ import pytest
 from hrseg.errors import DataError, HrsegError
 from hrseg.metrics import ImageCounts, PerImage, confusion_matrix, iou, miou
 from hrseg.metrics.scores import mean
-from hrseg.report import run_folder as facts
+from hrseg.report import run_folder
 from hrseg.task import LabelSpace, SegmentationClass, Task
 from tests.report.made import SPACE, run
 
 
-def run_of(confusion: np.ndarray, definition: str = "cityscapes") -> facts.Run:
+def run_of(confusion: np.ndarray, definition: str = "cityscapes") -> run_folder.EvaluatedRun:
     task = Task.MULTILABEL if confusion.ndim == 3 else Task.MULTICLASS
     space = LabelSpace(tuple(SegmentationClass(f"c{i}", (0, 0, 0)) for i in range(len(confusion))), task)
     per_image = PerImage(space, void_predictions=confusion.shape[-1] > confusion.shape[-2])
     per_image.add(0, "a", ImageCounts(confusion))
     names = [{"name": f"c{i}"} for i in range(len(confusion))]
-    return facts.Run(Path("x"), {"classes": names, "definition": definition}, per_image, [], None)
+    return run_folder.EvaluatedRun(Path("x"), {"classes": names, "definition": definition}, per_image, [], None)
 
 
 @pytest.mark.parametrize("definition", ["cityscapes", "ade20k", "smp"])
@@ -31,7 +31,7 @@ def test_the_cost_of_a_confusion_is_what_the_mean_gains_without_it(definition):
     confusion[3] = confusion[:, 3] = 0
     confusion[4] = confusion[:, 4] = 0
     confusion[1, 3] = 7  # class 3 is there by this mistake alone, class 4 not at all
-    costs = {c[:2]: c.cost for c in facts.costliest(run_of(confusion, definition), count=99)}
+    costs = {c[:2]: c.cost for c in run_folder.costliest_confusions(run_of(confusion, definition), count=99)}
     for truth, prediction in zip(*np.nonzero(confusion), strict=True):
         if truth != prediction:
             mended = confusion.copy()
@@ -44,29 +44,29 @@ def test_the_cost_of_a_confusion_is_what_the_mean_gains_without_it(definition):
 
 def test_the_cost_of_a_missed_label_and_of_one_seen_where_it_is_not():
     confusion = np.array([[[50, 10], [20, 20]], [[90, 0], [4, 6]]])
-    costs = {c[:2]: c for c in facts.costliest(run_of(confusion))}
+    costs = {c[:2]: c for c in run_folder.costliest_confusions(run_of(confusion))}
     before = mean(iou(confusion)[:, 1], "cityscapes")
-    for pair, cell in ((("c0", facts.NOTHING), (0, 1, 0)), ((facts.NOTHING, "c0"), (0, 0, 1))):
+    for pair, cell in ((("c0", run_folder.NOTHING), (0, 1, 0)), ((run_folder.NOTHING, "c0"), (0, 0, 1))):
         mended = confusion.copy()
         mended[cell[0], cell[1], cell[1]] += mended[cell]
         mended[cell] = 0
         assert costs[pair].cost == pytest.approx(mean(iou(mended)[:, 1], "cityscapes") - before)
         assert costs[pair].pixels == confusion[cell]
-    assert costs["c0", facts.NOTHING].share == 0.5 and costs[facts.NOTHING, "c0"].share is None
+    assert costs["c0", run_folder.NOTHING].share == 0.5 and costs[run_folder.NOTHING, "c0"].share is None
 
 
 def test_predictions_that_are_no_class_cost_too():
     confusion = np.array([[6, 0, 2], [0, 4, 0]])
-    (only,) = facts.costliest(run_of(confusion))
-    assert only == ("c0", facts.NOTHING, 2, 0.25, pytest.approx((1 - 6 / 8) / 2))
+    (only,) = run_folder.costliest_confusions(run_of(confusion))
+    assert only == ("c0", run_folder.NOTHING, 2, 0.25, pytest.approx((1 - 6 / 8) / 2))
 
 
 def test_an_image_is_scored_over_the_classes_of_its_truth():
     per_image = PerImage(SPACE)
     per_image.add(0, "a", ImageCounts(np.array([[6, 2, 1], [0, 2, 0], [0, 0, 0]])))
     per_image.add(1, "empty", ImageCounts(np.zeros((3, 3), int)))
-    assert facts.image_ious(per_image)[0] == pytest.approx((6 / 9 + 2 / 4) / 2)
-    assert np.isnan(facts.image_ious(per_image)[1])
+    assert run_folder.image_ious(per_image)[0] == pytest.approx((6 / 9 + 2 / 4) / 2)
+    assert np.isnan(run_folder.image_ious(per_image)[1])
 
 
 def test_the_data_hash_follows_labels_and_names_but_not_the_predictions():
@@ -75,7 +75,7 @@ def test_the_data_hash_follows_labels_and_names_but_not_the_predictions():
     def hashed(prediction, truth=truth, name="a"):
         per_image = PerImage(SPACE)
         per_image.add(0, name, ImageCounts(confusion_matrix(np.array([prediction]), truth, 3, 255)))
-        return facts.data_hash(per_image)
+        return run_folder.data_hash(per_image)
 
     assert hashed([0, 0, 1, 2]) == hashed([2, 1, 0, 0])
     assert hashed([0, 0, 1, 2], np.array([[0, 1, 1, 2]])) != hashed([0, 0, 1, 2])
@@ -84,19 +84,19 @@ def test_the_data_hash_follows_labels_and_names_but_not_the_predictions():
 
 def test_settings_that_differ_are_told_by_their_dotted_names():
     ours, theirs = {"optim": {"lr": 0.1, "name": "sgd"}}, {"optim": {"lr": 0.2, "name": "sgd", "beta": 1}}
-    assert facts.differences(ours, theirs) == [("optim.beta", None, 1), ("optim.lr", 0.1, 0.2)]
+    assert run_folder.differing_settings(ours, theirs) == [("optim.beta", None, 1), ("optim.lr", 0.1, 0.2)]
 
 
 def test_a_folder_that_was_not_scored_and_a_broken_file_are_told(tmp_path):
     with pytest.raises(HrsegError, match=r"no metrics\.json.*tools/test\.py"):
-        facts.read(tmp_path)
+        run_folder.read_run(tmp_path)
     folder = run(tmp_path / "run", ["a", "b"])
     (folder / "examples.npz").write_bytes(b"no zip")
     with pytest.raises(DataError, match="examples"):
-        facts.read(folder)
+        run_folder.read_run(folder)
     (folder / "metrics.json").write_text(json.dumps({"miou": 0.5}))
     with pytest.raises(DataError, match="lacks checkpoint, classes"):
-        facts.read(folder)
+        run_folder.read_run(folder)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_a_folder_that_was_not_scored_and_a_broken_file_are_told(tmp_path):
     ],
 )
 def test_data_are_called_by_their_folder_and_not_by_the_benchmark_whose_layout_they_have(dataset, root, name):
-    assert facts.data_name({"data": {"dataset": dataset, "root": root}}) == name
+    assert run_folder.data_name({"data": {"dataset": dataset, "root": root}}) == name
