@@ -15,8 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from hrseg.errors import ConfigError
-
 log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(minutes=15)  # with a process that does not come to a collective operation
@@ -44,33 +42,6 @@ def is_main() -> bool:
 def rank_from_environment() -> int:
     """The rank that torchrun gave this process, also outside `process_group`."""
     return int(os.environ.get("RANK", 0))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that the setting run.device names; `auto` is CUDA where there is some. Under torchrun one GPU a rank.
-
-    Raises ConfigError for a device that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError("run.device", f"'{name}' is no device.", "Use auto, cpu, cuda or cuda:1.") from None
-    if device.type not in ("cpu", "cuda", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ConfigError("run.device", f"'{name}' is not here.", "Use auto, cpu or cuda.")
-    if device.type == "cuda":
-        if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                "run.device", f"'{name}' would put all processes on one GPU.", "Use cuda: one GPU a rank."
-            )
-        if not torch.cuda.is_available():
-            raise ConfigError("run.device", f"'{name}': no CUDA device is here.", "Use run.device=cpu.")
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        if device.index >= torch.cuda.device_count():
-            raise ConfigError("run.device", f"'{device}': there are {torch.cuda.device_count()} CUDA devices.")
-    return device
 
 
 @contextmanager

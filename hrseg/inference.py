@@ -16,6 +16,7 @@ from hrseg.fast.optimize import optimize
 from hrseg.task import Task
 
 Size = tuple[int, int]
+FEW_IMAGES = 16  # of a process, below which the fast form of a model takes longer to make than it saves
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import sys
 from collections.abc import Sequence
 
@@ -60,3 +61,9 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a score may depend on."""
+    packages = ("hrseg", "torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "pillow")
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}

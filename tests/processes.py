@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hrseg.commands import train as train_command
 from hrseg.tracking import read_log
-from hrseg.train import loop as train
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.processes"])
@@ -33,7 +33,7 @@ def tools_train(words, environment, output, prepare=None):
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as where a shell starts the tool
     if prepare:
         prepare()
-    sys.exit(train.main([str(word) for word in words]))
+    sys.exit(train_command.main([str(word) for word in words]))
 
 
 class Training:

@@ -32,8 +32,8 @@ from hrseg.weights import checkpoint
 from tests.conftest import ROOT
 
 MODULES = {
-    "train": "hrseg.train.loop",
-    "test": "hrseg.evaluate.evaluation",
+    "train": "hrseg.commands.train",
+    "test": "hrseg.commands.test",
     "convert": "hrseg.commands.convert",
     "check_data": "hrseg.commands.check_data",
     "report": "hrseg.commands.report",

@@ -16,13 +16,13 @@ from PIL import Image
 import hrseg
 from hrseg import config, losses
 from hrseg.commands import compare, convert, export, predict, report, serve
+from hrseg.commands import test as test_command
+from hrseg.commands import train as train_command
 from hrseg.data import checks
 from hrseg.data.dataset import as_dataset
-from hrseg.evaluate import evaluation as evaluate
 from hrseg.models.encoder import SUFFIXES
 from hrseg.models.hrnet import VARIANTS
 from hrseg.toycity.city_files import write_city
-from hrseg.train import loop as train
 from tests.conftest import ROOT
 from tests.models.test_hrnet import PARAMETERS
 from tests.test_imports import FLOORS
@@ -44,8 +44,8 @@ DOCS = {
 }
 MINE = [name for name in DOCS if name != "datasets"]
 COMMANDS = {
-    "tools/train.py": train.main,
-    "tools/test.py": evaluate.main,
+    "tools/train.py": train_command.main,
+    "tools/test.py": test_command.main,
     "tools/convert.py": convert.main,
     "tools/export.py": export.main,
     "tools/predict.py": predict.main,
@@ -143,7 +143,10 @@ def test_error_messages_are_those_that_come(tiny_city, tmp_path, monkeypatch, ca
     for text in shown:
         line, _, message = text.partition("\n")
         _, _, *words = shlex.split(line)
-        assert train.main([*words, f"data.root={tiny_city}", f"run.dir={tmp_path / 'run'}", "train.batch_size=1"]) == 2
+        assert (
+            train_command.main([*words, f"data.root={tiny_city}", f"run.dir={tmp_path / 'run'}", "train.batch_size=1"])
+            == 2
+        )
         assert "error: " + capsys.readouterr().err.partition("error: ")[2].strip() == message
 
 
@@ -204,7 +207,7 @@ def extended(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
-        assert train.main(["mine.yaml"]) == 0
+        assert train_command.main(["mine.yaml"]) == 0
         yield folder / "runs" / "mine"
     for module in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
         del sys.modules[module]
@@ -220,9 +223,9 @@ def test_the_pieces_of_extending_train_together(extended):
 
 def test_code_outside_hrseg_is_obeyed_only_with_a_word_for_it(extended, tmp_path, capsys):
     words = ["--checkpoint", str(extended / "checkpoints" / "best.pt"), "--out", str(tmp_path)]
-    assert evaluate.main(words) == 2
+    assert test_command.main(words) == 2
     assert "mylab.heads:SumNet" in capsys.readouterr().err
-    assert evaluate.main([*words, "--trust-code"]) == 0
+    assert test_command.main([*words, "--trust-code"]) == 0
 
 
 def test_a_checkpoint_and_a_run_folder_hold_what_architecture_says(extended):

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from hrseg import config
+from hrseg.commands import train as train_command
 from hrseg.toycity.city_files import write_city
 from hrseg.train import loop as train
 from tests.conftest import ROOT
@@ -103,7 +104,7 @@ def run(line: str) -> int:
         words += TINY
         given = next((word.partition("=")[2] for word in words if word.startswith("run.dir=")), None)
         shutil.rmtree(given or Path("runs") / Path(words[0]).stem, ignore_errors=True)
-        return train.main(words)
+        return train_command.main(words)
     module = re.search(r"from (hrseg[\w.]+) import main", (ROOT / script).read_text())[1]
     return importlib.import_module(module).main(words)
 

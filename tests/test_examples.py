@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hrseg.commands import train as train_command
 from hrseg.export import export
-from hrseg.train import loop as train
 from tests.conftest import ROOT
 from tests.export.conftest import loaded  # noqa: F401 (a fixture)
 
@@ -37,7 +37,7 @@ def test_the_head_learns_over_an_encoder_of_timm():
 def test_lightning_gives_the_losses_of_the_command(config_file, tmp_path):
     pytest.importorskip("lightning")
     changes = ["train.iterations=20", "train.val_every=20", f"run.dir={tmp_path / 'ours'}"]
-    assert train.main([str(config_file), *changes]) == 0
+    assert train_command.main([str(config_file), *changes]) == 0
     records = map(json.loads, (tmp_path / "ours" / "log.jsonl").read_text().splitlines())
     ours = [record["loss"] for record in records if record["kind"] == "train"]
     quiet = {

@@ -12,7 +12,7 @@ import onnxruntime
 import tifffile
 
 from hrseg import config
-from hrseg.build.trained_model import load_checkpoint
+from hrseg.build.trained_model import load_trained_model
 from hrseg.export import export
 from hrseg.train.loop import train
 
@@ -51,7 +51,7 @@ def run(folder: Path, iterations: int = 40) -> np.ndarray:
     write_files(folder / "data")
     settings = config.merge(SETTINGS, {"data": {"root": str(folder / "data")}, "train": {"iterations": iterations}})
     train(config.parse(settings), folder / "run")
-    loaded = load_checkpoint(folder / "run" / "checkpoints" / "best.pt")
+    loaded = load_trained_model(folder / "run" / "checkpoints" / "best.pt")
     done = export(loaded, folder / "model.onnx", "onnx", size=(64, 64), argmax=True)
     print(done.verification)
     session = onnxruntime.InferenceSession(done.path)

@@ -20,7 +20,7 @@ from hrseg.benchmark import official_judge, scenes
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.image_files import read_mask
-from hrseg.evaluate.evaluator import Evaluation, Judge
+from hrseg.evaluate.evaluator import Evaluation, Evaluator
 from hrseg.evaluate.prediction_files import Predictions
 
 SCENES = 8  # so that reading ahead shows, as it does with the 500 of Cityscapes
@@ -71,7 +71,7 @@ def cases(options: Options) -> Iterator[Case]:
         def timed() -> tuple[float, Evaluation]:
             clock = time.perf_counter if options.clock == "wall" else time.process_time
             start = clock()
-            judge = Judge(dataset, boundary_ratio=0, void_predictions=True)
+            judge = Evaluator(dataset, boundary_ratio=0, void_predictions=True)
             Predictions(dataset, root / "pred").evaluate(judge, lambda *_: None, _Bar())
             evaluation = judge.evaluation()
             return clock() - start, evaluation

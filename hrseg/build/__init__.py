@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrseg.config import Config, LossConfig, check_options, import_piece, is_dotted_path
+from hrseg.config import Config, LossConfig, RunConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS, cache, folds
 from hrseg.data.checks import require_sound
 from hrseg.data.dataset import Dataset, as_dataset
@@ -221,6 +221,13 @@ def criterion(config: Config, space: LabelSpace) -> CombinedLoss:
         except ConfigError as error:
             raise ConfigError(f"{where}.{error.where.removeprefix('loss.')}", error.what, error.way_out) from None
     return CombinedLoss(terms)
+
+
+def device(config: RunConfig) -> torch.device:
+    """The device of the `run` section, with this process set up for it."""
+    from hrseg import runtime
+
+    return runtime.set_up(config.device, threads=config.threads, deterministic=config.deterministic)
 
 
 def convert_sync_bn(network: nn.Module, config: Config, device: torch.device) -> nn.Module:

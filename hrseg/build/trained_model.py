@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainedModel:
     """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them."""
 
     model: nn.Module
@@ -33,7 +33,7 @@ class Loaded:
     classes_assumed: bool = False
 
 
-def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
+def load_trained_model(source: str | Path, *, trust_code: bool = False) -> TrainedModel:
     """The model of a checkpoint, in evaluation mode on the CPU, with the weights that count: averaged ones come first.
 
     source: a file of hrseg or of any family that `hrseg.weights` knows, a hub id or an address. trust_code: obey dotted
@@ -61,15 +61,15 @@ def load_checkpoint(source: str | Path, *, trust_code: bool = False) -> Loaded:
         raise WeightsError(source, what, "Was it changed by hand?") from None
     model = build.model(config, space, normalisation.channels, pretrained=False)
     checkpoint.load_weights(model, content.tensors, source)
-    return Loaded(model.eval(), space, normalisation, config, beside.get("step") or 0)
+    return TrainedModel(model.eval(), space, normalisation, config, beside.get("step") or 0)
 
 
-def load_checkpoints(sources: Sequence[str | Path], *, trust_code: bool = False) -> list[Loaded]:
+def load_trained_models(sources: Sequence[str | Path], *, trust_code: bool = False) -> list[TrainedModel]:
     """Checkpoints whose answers are averaged.
 
     Raises WeightsError where one has other classes, another task or takes other images than the first.
     """
-    loaded = [load_checkpoint(source, trust_code=trust_code) for source in sources]
+    loaded = [load_trained_model(source, trust_code=trust_code) for source in sources]
     first = loaded[0]
     for source, other in zip(sources[1:], loaded[1:], strict=True):
         ranges = (other.normalisation.input_range, first.normalisation.input_range)
@@ -86,13 +86,13 @@ def _values(input_range: tuple[tuple[float, float], ...]) -> str:
     return f"{len(input_range)} channels of {ranges}"
 
 
-def ensemble(loaded: Sequence[Loaded]) -> Ensemble:
+def ensemble(loaded: Sequence[TrainedModel]) -> Ensemble:
     """One model of raw images out of several, or out of one, on the CPU."""
     normalise = [Normalise(one.normalisation) for one in loaded]
     return Ensemble([one.model for one in loaded], normalise, loaded[0].space.task)
 
 
-def _of_another_family(content: weights.Checkpoint) -> Loaded:
+def _of_another_family(content: weights.Checkpoint) -> TrainedModel:
     found = weights.inspect(content)
     if found.space is None:
         what = f"is no segmentation model: {found.family.about}, {found.architecture}."
@@ -103,4 +103,4 @@ def _of_another_family(content: weights.Checkpoint) -> Loaded:
         log.warning(f"to decide: {question}")
     config = settings.parse(weights.checkpoint_settings(found)["config"], where=content.source)
     assumed = any("no names in the file" in question for question in found.questions)
-    return Loaded(model, found.space, found.normalisation, config, 0, assumed)
+    return TrainedModel(model, found.space, found.normalisation, config, 0, assumed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 
 from hrseg.console import called_as, command, parser
@@ -26,20 +25,6 @@ COMMANDS = {
     "export": "write a checkpoint as a file for another runtime",
     "benchmark": "measure hrseg beside other packages",
 }
-# Commands whose main is elsewhere.
-ELSEWHERE = {
-    "train": "hrseg.train.loop",
-    "test": "hrseg.evaluate.evaluation",
-    "export": "hrseg.export.exporting",
-    "report": "hrseg.report.page",
-    "benchmark": "hrseg.benchmark",
-}
-
-
-def module_of(name: str) -> str:
-    """The module with the main of a command."""
-    inside = f"hrseg.commands.{name}"
-    return inside if importlib.util.find_spec(inside) else ELSEWHERE[name]
 
 
 @command
@@ -63,4 +48,4 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise HrsegError(f"hrseg {args.name}", "no such command.", nearest(name, COMMANDS))
     with called_as(f"hrseg {args.name}"):
-        return importlib.import_module(module_of(name)).main(argv[1:])
+        return importlib.import_module(f"hrseg.commands.{name}").main(argv[1:])

@@ -13,7 +13,7 @@ from hrseg.console import command, image_size, parser, split_settings
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hrseg.build.trained_model import Loaded
+    from hrseg.build.trained_model import TrainedModel
 
 FORMATS = ("onnx", "openvino", "torch.export", "torchscript", "hub")
 
@@ -23,12 +23,12 @@ def main(argv: Sequence[str]) -> int:
     """Write a checkpoint in another format and check that the file answers as the model does."""
     args, overrides = parse_words(argv)
     from hrseg import config as settings
-    from hrseg.build.trained_model import load_checkpoint
+    from hrseg.build.trained_model import load_trained_model
     from hrseg.data.image_files import inspect_image
 
     if args.picture:
         inspect_image(args.picture)  # before minutes are spent
-    loaded = load_checkpoint(args.checkpoint, trust_code=args.trust_code)
+    loaded = load_trained_model(args.checkpoint, trust_code=args.trust_code)
     plain = settings.override(loaded.config.to_plain(), overrides)
     loaded = dataclasses.replace(loaded, config=settings.parse(plain, where=str(args.checkpoint)))
     return _to_hub(args, loaded) if args.format == "hub" else _to_file(args, loaded)
@@ -69,7 +69,7 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, overrides
 
 
-def _to_file(args: argparse.Namespace, loaded: Loaded) -> int:
+def _to_file(args: argparse.Namespace, loaded: TrainedModel) -> int:
     from hrseg.export.exporting import description_path, export
     from hrseg.weights.source import find_file, sha256
 
@@ -94,7 +94,7 @@ def _to_file(args: argparse.Namespace, loaded: Loaded) -> int:
     return 0
 
 
-def _to_hub(args: argparse.Namespace, loaded: Loaded) -> int:
+def _to_hub(args: argparse.Namespace, loaded: TrainedModel) -> int:
     """Write a folder for the hub, with the scores from the checkpoint's run folder."""
     from hrseg.export import hub
     from hrseg.weights.source import find_file

@@ -1,4 +1,4 @@
-"""The judge: predictions and truth to the evidence behind every score, whoever made the predictions."""
+"""Predictions and targets to the evidence behind every score, whoever made the predictions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Evaluation:
         return {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
 
 
-class Judge:
+class Evaluator:
     """Counts one image after the other as the data set's own benchmark does.
 
     definition: how an absent class counts; None: as the benchmark has it. cluster: what makes images belong together;

@@ -20,7 +20,7 @@ from hrseg.data.dataset import Dataset
 from hrseg.data.image_files import list_files, read_mask
 from hrseg.data.pairs import ValueTable
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.evaluate.evaluator import Judge
+from hrseg.evaluate.evaluator import Evaluator
 from hrseg.metrics import ImageCounts
 from hrseg.task import IGNORE_INDEX, Task
 
@@ -79,8 +79,8 @@ class _Counted(NamedTuple):
 class Predictions:
     """A folder of PNG files, one for each image, as class indices.
 
-    ids: what the pixels hold; None: labels for Cityscapes, as its own judge has it, else classes. The ignore index, or
-    a label that is no class, counts as a miss. check: refuse a set that can only be a mistake.
+    ids: what the pixels hold; None: labels for Cityscapes, as its own evaluation has it, else classes. The ignore
+    index, or a label that is not a class, counts as a miss. check: refuse a set that can only be a mistake.
     """
 
     def __init__(self, dataset: Dataset, folder: Path, ids: Ids | None = None, *, check: bool = True):
@@ -116,23 +116,23 @@ class Predictions:
         indices = self._labels(mask, path, "Does it hold trainIds? Then add --ids classes.")
         return indices, mask
 
-    def evaluate(self, judge: Judge, on_prediction: Any, bar: Any) -> None:
-        """Let the judge count this process's share of the files. Raises DataError for a file of another size."""
-        for index, (prediction, highest, counts) in self._counted_ahead(judge):
+    def evaluate(self, evaluator: Evaluator, on_prediction: Any, bar: Any) -> None:
+        """Let the evaluator count this process's share of the files. Raises DataError for a file of another size."""
+        for index, (prediction, highest, counts) in self._counted_ahead(evaluator):
             self._highest = max(self._highest, highest)
-            judge.add(index, counts)
+            evaluator.add(index, counts)
             on_prediction(index, prediction)
             bar.update()
         self._require_label_ids()
 
-    def _counted_ahead(self, judge: Judge) -> Iterator[tuple[int, _Counted]]:
+    def _counted_ahead(self, evaluator: Evaluator) -> Iterator[tuple[int, _Counted]]:
         """This process's share in order, decoded and counted by as many threads as torch has."""
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
             waiting: deque[tuple[int, Future[_Counted]]] = deque()
             try:
                 for index in range(distributed.rank(), len(self.paths), distributed.world_size()):
-                    waiting.append((index, pool.submit(self._counted, judge, index)))
+                    waiting.append((index, pool.submit(self._counted, evaluator, index)))
                     if len(waiting) > 2 * threads:
                         first, future = waiting.popleft()
                         yield first, future.result()
@@ -142,7 +142,7 @@ class Predictions:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _counted(self, judge: Judge, index: int) -> _Counted:
+    def _counted(self, evaluator: Evaluator, index: int) -> _Counted:
         dataset = self.dataset
         target = dataset.read_target(index)
         if target is None:
@@ -153,7 +153,7 @@ class Predictions:
             what = "is {} (height x width), the labels of the image are {}.".format(*sizes)
             raise DataError(self.paths[index], what, "Save predictions at the size of the labels.")
         highest = -1 if label_ids is None else int(label_ids.max(initial=0))
-        return _Counted(prediction, highest, judge.count(index, prediction, target, label_ids=label_ids))
+        return _Counted(prediction, highest, evaluator.count(index, prediction, target, label_ids=label_ids))
 
     def _require_label_ids(self) -> None:
         if self._table is None or not self.check:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.data.loader import Normalise
-from hrseg.evaluate.evaluation import PRECISIONS
+from hrseg.runtime import PRECISIONS
 
 
 class Deployed(nn.Module):
@@ -21,7 +21,9 @@ class Deployed(nn.Module):
     takes, and the answer cropped. precision: of the network, "fp32", "fp16" or "bf16".
     """
 
-    def __init__(self, loaded: Loaded, *, argmax: bool = False, normalised: bool = False, precision: str = "fp32"):
+    def __init__(
+        self, loaded: TrainedModel, *, argmax: bool = False, normalised: bool = False, precision: str = "fp32"
+    ):
         super().__init__()
         self.precision = PRECISIONS[precision]
         self.normalised = normalised
@@ -57,7 +59,7 @@ def size_multiple(model: nn.Module) -> int:
     return int(model.encoder.output_stride)  # type: ignore[union-attr, arg-type]
 
 
-def input_type(loaded: Loaded, normalised: bool = False) -> torch.dtype:
+def input_type(loaded: TrainedModel, normalised: bool = False) -> torch.dtype:
     """What an image's values are: uint8 or uint16 where the model takes all of that type's range, else float32."""
     ranges = set(loaded.normalisation.input_range)
     if normalised or len(ranges) > 1:

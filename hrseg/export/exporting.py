@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.evaluate.evaluation import versions
 from hrseg.export import int8
 from hrseg.export.deployable import Deployed, input_type
 from hrseg.export.formats import FORMATS
 from hrseg.export.onnx_file import SMALLEST
 from hrseg.export.verification import LEAST_AGREEMENT, Verification, verification_images, verification_sizes, verify
 from hrseg.inference import Size
+from hrseg.installed_packages import versions
 from hrseg.task import Task
 
 USUAL_SIZE = (512, 512)  # where training took no crop
@@ -36,7 +36,7 @@ class Exported(NamedTuple):
 
 
 def export(
-    loaded: Loaded,
+    loaded: TrainedModel,
     out: Path,
     format: str,
     *,
@@ -103,7 +103,7 @@ def export(
 
 
 def describe(
-    loaded: Loaded,
+    loaded: TrainedModel,
     module: Deployed,
     dtype: torch.dtype,
     format: str,

@@ -13,7 +13,7 @@ import huggingface_hub
 import numpy as np
 import torch
 
-from hrseg.build.trained_model import Loaded, load_checkpoint
+from hrseg.build.trained_model import TrainedModel, load_trained_model
 from hrseg.data.image_files import read_image
 from hrseg.data.loader import normalise
 from hrseg.errors import DataError, HrsegError, WeightsError
@@ -28,7 +28,7 @@ WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md"
 
 
 def save_pretrained(
-    loaded: Loaded,
+    loaded: TrainedModel,
     folder: str | Path,
     *,
     metrics: Mapping[str, Any] | None = None,
@@ -59,7 +59,7 @@ def save_pretrained(
     return folder
 
 
-def push_to_hub(loaded: Loaded, repo: str, *, private: bool = False, **card: Any) -> str:
+def push_to_hub(loaded: TrainedModel, repo: str, *, private: bool = False, **card: Any) -> str:
     """Put what `save_pretrained` writes on the hub, into `owner/name`; returns its address.
 
     card: metrics, licence and picture, as in `save_pretrained`. The hub's own ways count: HF_TOKEN or `hf auth login`
@@ -78,7 +78,7 @@ def push_to_hub(loaded: Loaded, repo: str, *, private: bool = False, **card: Any
         return f"{api.endpoint}/{repo}"
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None) -> Loaded:
+def from_pretrained(source: str | Path, *, revision: str | None = None) -> TrainedModel:
     """The model of a folder or of `owner/name` on the hub, with its classes, normalisation and settings.
 
     Raises WeightsError where there is none, or where it was not written by hrseg.
@@ -87,14 +87,14 @@ def from_pretrained(source: str | Path, *, revision: str | None = None) -> Loade
         found = str(Path(source) / WEIGHTS)
     else:
         found = f"hf:{str(source).removeprefix('hf:')}" + (f"@{revision}" if revision else "")
-    loaded = load_checkpoint(found)
+    loaded = load_trained_model(found)
     if loaded.classes_assumed:
         raise WeightsError(source, "was not written by hrseg: its classes have no names.")
     return loaded
 
 
 def model_card(
-    loaded: Loaded,
+    loaded: TrainedModel,
     name: str,
     *,
     metrics: Mapping[str, Any] | None = None,
@@ -141,7 +141,7 @@ def _score_table(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _class_rows(loaded: Loaded, metrics: Mapping[str, Any] | None) -> list[str]:
+def _class_rows(loaded: TrainedModel, metrics: Mapping[str, Any] | None) -> list[str]:
     scored = {entry["name"]: entry.get("iou") for entry in (metrics or {}).get("classes", [])}
     return [
         f"| {index} | {_text(c.name)} | #{bytes(c.color).hex()} | {_percent(scored.get(c.name))} |"
@@ -159,7 +159,7 @@ def _text(text: Any) -> str:
 
 
 @torch.inference_mode()
-def _segmented(loaded: Loaded, path: Path) -> np.ndarray:
+def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
     """A picture beside itself under its labels, below them the colours of the classes that occur, uint8 RGB."""
     image, channels = read_image(path), loaded.normalisation.channels
     if image.shape[2] != channels:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg import build
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.data.loader import Normalise
 from hrseg.data.resize import resize
 from hrseg.export.deployable import Deployed
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
 
 def write(
-    loaded: Loaded, module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
+    loaded: TrainedModel, module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
 ) -> Cost:
     """Write the file, calibrated on training images, and score it on the validation images.
 
@@ -82,7 +82,7 @@ def write(
 
 
 def _images(
-    loaded: Loaded, dataset: Any, module: Deployed, dtype: torch.dtype, size: Size | None, most: int | None = None
+    loaded: TrainedModel, dataset: Any, module: Deployed, dtype: torch.dtype, size: Size | None, most: int | None = None
 ) -> Iterator[tuple[Tensor, np.ndarray | None]]:
     """Images [1, C, H, W] as the file takes them, evenly spread over a data set, and their targets."""
     normalise = Normalise(loaded.normalisation) if module.normalised else nn.Identity()
@@ -95,7 +95,7 @@ def _images(
 
 
 @torch.inference_mode()
-def _miou(run: Runner, loaded: Loaded, module: Deployed, dtype: torch.dtype, size: Size | None) -> float:
+def _miou(run: Runner, loaded: TrainedModel, module: Deployed, dtype: torch.dtype, size: Size | None) -> float:
     space, config = loaded.space, loaded.config
     dataset = build.dataset(config, config.data.val_split)
     definition = str(config.eval.definition or dataset.definition)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hrseg import build
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.data.loader import Normalise
 from hrseg.data.resize import resize
 from hrseg.errors import HrsegError
@@ -41,7 +41,9 @@ class Verification:
 
 
 @torch.inference_mode()
-def verify(loaded: Loaded, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool) -> Verification:
+def verify(
+    loaded: TrainedModel, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool
+) -> Verification:
     """Ask the original and the file the same, and compare. images: [N, C, H, W] as they are stored."""
     inference, normalise = Inference(loaded.space.task), Normalise(loaded.normalisation)
     equal = pixels = 0
@@ -66,7 +68,7 @@ def verification_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
     return size, (max(SMALLEST, height * 3 // 4) | 1, max(SMALLEST, width // 2) | 1), (height + 37, width + 22)
 
 
-def verification_images(loaded: Loaded, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
+def verification_images(loaded: TrainedModel, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
     """An image [1, C, H, W] of each size, and which: validation images, or made ones where these are not here."""
     channels = loaded.normalisation.channels
     try:
@@ -81,7 +83,7 @@ def verification_images(loaded: Loaded, dtype: torch.dtype, sizes: Sequence[Size
     return [torch.from_numpy(np.ascontiguousarray(image)).to(dtype).unsqueeze(0) for image in resized], what
 
 
-def _made(loaded: Loaded, size: Size, seed: int) -> np.ndarray:
+def _made(loaded: TrainedModel, size: Size, seed: int) -> np.ndarray:
     """Soft shapes with a little noise over each channel's range, float32 [H, W, C]."""
     random, channels = np.random.default_rng(seed), loaded.normalisation.channels
     coarse = random.random((max(2, size[0] // 16), max(2, size[1] // 16), channels), np.float32)

@@ -21,18 +21,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hrseg import distributed
-from hrseg.build.trained_model import ensemble, load_checkpoints
+from hrseg import runtime
+from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import EvalConfig
 from hrseg.data import large_pictures as pictures_in
 from hrseg.data.large_pictures import MAX_PIXELS, TILE, ForModel
 from hrseg.data.loader import resize_short_side
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.evaluate.evaluation import FEW, PRECISIONS
-from hrseg.inference import Inference, fast_form
+from hrseg.inference import FEW_IMAGES, Inference, fast_form
 from hrseg.predict.tiles import GRID, SMALLEST, blended
 from hrseg.report import pictures
 from hrseg.report.png import GREY, PALETTE, RGB, PngWriter
+from hrseg.runtime import PRECISIONS
 from hrseg.task import LabelSpace, Normalisation, Task
 
 PREVIEW = 1024  # pixels of the longer side of what a notebook shows
@@ -86,12 +86,12 @@ class Predictor:
         if precision is not None and precision not in PRECISIONS:
             raise ConfigError("precision", f"'{precision}' is not known.", f"Known: {', '.join(PRECISIONS)}.")
         sources = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
-        members = load_checkpoints(sources, trust_code=trust_code)
+        members = load_trained_models(sources, trust_code=trust_code)
         settings = members[0].config
         views = {"flip": flip, "turns": turns, "scales": scales and list(scales)}
         config = EvalConfig(**settings.eval.model_dump() | {k: v for k, v in views.items() if v is not None})
         try:
-            self.device = distributed.pick_device(device)
+            self.device = runtime.pick_device(device)
         except ConfigError as error:
             raise ConfigError("device", error.what, "Use auto, cpu, cuda or cuda:1.") from None
         self.space: LabelSpace = members[0].space
@@ -170,7 +170,8 @@ class Predictor:
     def logits(self, images: Tensor) -> Tensor:
         """Logits [N, K, H, W] of images [N, C, H, W] in the models' range of values."""
         self._passes += 1
-        if self._passes == FEW and self.precision != "fp16":  # from here on it is worth the seconds that it takes
+        # From here on it is worth the seconds that it takes.
+        if self._passes == FEW_IMAGES and self.precision != "fp16":
             self.network, self._autocast = fast_form(self.network, "auto", self.precision), "fp32"
         tensor = images.to(self.device).float()
         with torch.autocast(self.device.type, PRECISIONS[self._autocast], enabled=self._autocast != "fp32"):

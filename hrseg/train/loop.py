@@ -1,8 +1,7 @@
-"""The training loop, top to bottom, with one replaceable step; the command `tools/train.py`."""
+"""The training loop, top to bottom, with one replaceable step."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import logging
@@ -10,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hrseg import distributed
-from hrseg.commands import arguments
+from hrseg import build, distributed
 from hrseg.config import Config
-from hrseg.console import command, counted
+from hrseg.console import counted
 from hrseg.data.loader import Batch
 from hrseg.errors import HrsegError
-from hrseg.evaluate.evaluation import Interrupted, ValidationPictures, evaluate, set_up, write_evidence
+from hrseg.evaluate.evaluation import Interrupted, evaluate
+from hrseg.evaluate.evidence import write_evidence
+from hrseg.evaluate.validation_pictures import ValidationPictures
 from hrseg.inference import Inference
 from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
 from hrseg.tracking import NoTracker, Tracker
 from hrseg.train import resume as resumption
-from hrseg.train.ahead import Ahead
 from hrseg.train.nonfinite import FiniteWatch
-from hrseg.train.replay import replay
 from hrseg.train.run import Run, State, StepResult, training_step
 from hrseg.weights import checkpoint
 
@@ -45,18 +43,16 @@ def train(
     *,
     resume: str | None = None,
     step: Callable[..., StepResult] = training_step,
-    ahead: Ahead | None = None,
 ) -> State:
     """Train as the settings say and leave everything in the run folder.
 
     resume: None begins anew and refuses a folder that holds a run; "auto" goes on where the folder's last checkpoint
-    ends, if there is one; a path goes on from that checkpoint. step: what one iteration does. ahead: the data sets, if
-    they are looked at already.
+    ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
     """
-    device = set_up(config.run)
+    device = build.device(config.run)
     with distributed.process_group(device), _told_if_not_written(folder), _Stop(device) as stop:
         try:
-            return _train(config, folder, resume, step, ahead, device, stop)
+            return _train(config, folder, resume, step, device, stop)
         except _NothingToSave:
             if distributed.is_main():
                 print("Stopped before an iteration was done. Nothing is lost: start again in the same way.")
@@ -68,12 +64,11 @@ def _train(
     folder: Path,
     resume: str | None,
     step: Callable[..., StepResult],
-    ahead: Ahead | None,
     device: torch.device,
     stop: _Stop,
 ) -> State:
     point = resumption.find(folder, resume)
-    run = Run(config, device, point.saved if point else None, ahead=ahead)
+    run = Run(config, device, point.saved if point else None)
     state, total, main = run.state, run.total, distributed.is_main()
     val_every = config.train.val_every or run.epoch_length
     checkpoint_every = config.train.checkpoint_every or val_every
@@ -325,22 +320,3 @@ def _announce(run: Run, folder: Path, changed: list[resumption.Change]) -> None:
     print(f"{images}, {run.total} iterations, in {folder}")
     if distributed.world_size() > 1 and device.type == "cpu" and config.model.sync_bn:
         print("batch norm: plain, of each process by itself (on the CPU there is no synchronised one)")
-
-
-@command
-def main(argv: Sequence[str]) -> int:
-    """tools/train.py: train as a config says."""
-    return start(*arguments.train(argv))
-
-
-def start(args: argparse.Namespace, config: Config, folder: Path, ahead: Ahead | None = None) -> int:
-    """What the command line asks for."""
-    if args.replay is not None:
-        replay(config, folder, args.replay)
-        return 0
-    state = train(config, folder, resume=args.resume, ahead=ahead)
-    if distributed.rank_from_environment() == 0 and state.best["miou"] is not None:
-        print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")
-        print(f"pictures (image, truth, prediction, error): {folder}/images/val/")
-        print(f"report: {folder}/report.html")
-    return 0

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hrseg import distributed
+from hrseg import build, distributed
 from hrseg.config import Config
 from hrseg.data.loader import Batch
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.evaluate.evaluation import set_up
 from hrseg.losses import OhemCrossEntropyLoss, pixel_losses
 from hrseg.report import pictures
 from hrseg.tracking import read_log
@@ -46,7 +45,7 @@ def replay(config: Config, folder: Path, step: int) -> dict[str, Any]:
     From the checkpoint before it the run trains forward, in silence; nothing else in the folder is touched.
     Returns what is written as step.json. Raises HrsegError where there is no run, or no such iteration.
     """
-    device = set_up(config.run)
+    device = build.device(config.run)
     with distributed.process_group(device):
         if not (folder / "config.yaml").exists():
             raise HrsegError(folder, "holds no run.", "Name its config, or its folder by run.dir=.")

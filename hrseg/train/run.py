@@ -22,14 +22,13 @@ from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Batch, Loader, Normalise, iterations_per_epoch, train_loader
 from hrseg.data.transforms import train_transform
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.evaluate.evaluation import PRECISIONS
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 from hrseg.losses import CombinedLoss, LossValue
 from hrseg.models.hrnet import HRNet
 from hrseg.models.recompute import recompute_activations
+from hrseg.runtime import PRECISIONS
 from hrseg.task import Normalisation, Sample
 from hrseg.train import resume as resumption
-from hrseg.train.ahead import Ahead
 from hrseg.weights import checkpoint
 
 log = logging.getLogger(__name__)
@@ -142,8 +141,7 @@ class State:
 class Run:
     """All that a run is made of; the state after any iteration is a function of the settings alone.
 
-    saved: a checkpoint whose state is put back. check: look at all files of the data sets first. ahead: where that
-    began already.
+    saved: a checkpoint whose state is put back. check: look at all files of the data sets first.
     """
 
     def __init__(
@@ -153,13 +151,12 @@ class Run:
         saved: dict[str, Any] | None,
         *,
         check: bool = True,
-        ahead: Ahead | None = None,
     ):
         self.config, self.device = config, device
         if saved is not None:
             resumption.require_same_meaning(saved, config)
         torch.manual_seed(config.run.seed)
-        sets = ahead.data_sets() if ahead else build.data_sets(config)
+        sets = build.data_sets(config)
         self.train_set, self.val_set = sets[config.data.train_split], sets[config.data.val_split]
         self.space = self.train_set.space
         if saved is not None:
@@ -174,9 +171,7 @@ class Run:
 
         def require_sound() -> None:
             if check:
-                refuse_problems(
-                    ahead.problems(sets) if ahead else find_problems(sets, workers=config.data.workers), sets
-                )
+                refuse_problems(find_problems(sets, workers=config.data.workers), sets)
 
         sample = _first_sample(self.train_set, require_sound)
         memory.require_room_for_samples(config.augment, sample)

@@ -12,18 +12,18 @@ from PIL import Image
 
 from hrseg import console as cli
 from hrseg.commands import check_data, compare, export
-from hrseg.evaluate import evaluation as evaluate
-from hrseg.train import loop as train
+from hrseg.commands import test as test_command
+from hrseg.commands import train as train_command
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, compare.main, export.main])
+@pytest.mark.parametrize("main", [train_command.main, test_command.main, compare.main, export.main])
 def test_help_shows_calls_that_work(main, capsys):
     assert main(["--help"]) == 0
     assert "examples:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main])
+@pytest.mark.parametrize("main", [train_command.main, test_command.main])
 def test_a_wrong_option_ends_with_2(main, capsys):
     assert main(["configs/demo.yaml", "--checkpoints", "x"]) == 2
     assert "usage:" in capsys.readouterr().err
@@ -37,7 +37,7 @@ def test_a_missing_checkpoint_is_told_in_a_sentence():
 
 
 def test_two_configs_are_one_too_many(capsys, tmp_path):
-    assert evaluate.main(["a.yaml", "b.yaml", "--checkpoint", str(tmp_path / "none.pt")]) == 2
+    assert test_command.main(["a.yaml", "b.yaml", "--checkpoint", str(tmp_path / "none.pt")]) == 2
     assert "one word too many" in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrseg import weights
-from hrseg.build.trained_model import load_checkpoint
+from hrseg.build.trained_model import load_trained_model
 from hrseg.commands import convert
 from hrseg.commands.convert import main
 from hrseg.errors import WeightsError
@@ -45,7 +45,7 @@ def test_what_is_written_rebuilds_the_model_with_its_classes(file, tmp_path, end
     assert (found.family.name, found.encoder, found.space.names[0]) == ("hrseg", SMALL, "road")
     assert not found.questions
     assert_same(weights.build_model(out), built("hrnetv2"))
-    assert_same(load_checkpoint(out).model, built("hrnetv2"))  # what tools/test.py reads
+    assert_same(load_trained_model(out).model, built("hrnetv2"))  # what tools/test.py reads
 
 
 @pytest.mark.parametrize("architecture", ["hrnetv2", "ocrnet", "c1"])
@@ -54,10 +54,10 @@ def test_a_file_of_another_family_is_scored_as_it_is(tmp_path, architecture):
     if architecture == "c1":  # two files there; in hrseg's own one
         files = weights.save(built("c1"), tmp_path / "theirs.pth", "csail")
         assert main([*map(str, files), "--out", str(tmp_path / "c1.pt")]) == 0
-        loaded = load_checkpoint(tmp_path / "c1.pt")
+        loaded = load_trained_model(tmp_path / "c1.pt")
     else:
         (file,) = weights.save(built(architecture), tmp_path / "theirs.pth", family)
-        loaded = load_checkpoint(file)
+        loaded = load_trained_model(file)
     assert_same(loaded.model, built(architecture))
     assert (loaded.space.names[0], loaded.config.model.arch) == ({"c1": "wall"}.get(architecture, "road"), architecture)
     assert loaded.classes_assumed == (architecture != "c1")
@@ -66,10 +66,10 @@ def test_a_file_of_another_family_is_scored_as_it_is(tmp_path, architecture):
 def test_a_file_that_segments_nothing_is_no_checkpoint_to_score(tmp_path):
     (file,) = weights.save(built("pose"), tmp_path / "pose.pth", "pose")
     with pytest.raises(WeightsError, match=r"is no segmentation model: .*pose"):
-        load_checkpoint(file)
+        load_trained_model(file)
     assert main([str(file), "--out", str(tmp_path / "pose.pt")]) == 0
     with pytest.raises(WeightsError, match="is no segmentation model"):
-        load_checkpoint(tmp_path / "pose.pt")
+        load_trained_model(tmp_path / "pose.pt")
 
 
 @pytest.mark.parametrize("architecture", ["ocrnet", "c1", "classifier", "pose", "detection", "increased"])

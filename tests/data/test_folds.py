@@ -9,9 +9,9 @@ import pytest
 
 from hrseg import build, config
 from hrseg.commands import folds
+from hrseg.commands import train as train_command
 from hrseg.data.folds import divide_groups
 from hrseg.metrics import PerImage
-from hrseg.train import loop as train
 
 
 def test_a_group_is_never_divided_and_classes_are_spread():
@@ -46,7 +46,7 @@ def test_the_folds_add_up_to_the_whole(config_file, tmp_path, capsys):
     runs = [tmp_path / f"fold{f}" for f in range(2)]
     for f, run in enumerate(runs):
         changes = ["data.folds=2", f"data.fold={f}", f"run.dir={run}", "train.iterations=1"]
-        assert train.main([str(config_file), *changes]) == 0
+        assert train_command.main([str(config_file), *changes]) == 0
     words = [str(run) for run in runs]
     assert folds.main([*words, "--out", str(tmp_path / "all")]) == 0
     merged = PerImage.load(tmp_path / "all" / "per_image.npz")

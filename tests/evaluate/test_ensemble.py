@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from hrseg.evaluate import evaluation as evaluate
+from hrseg.commands import test as test_command
 from tests.shapes import save_checkpoint
 
 
@@ -15,8 +15,8 @@ def test_testing_averages_checkpoints_and_says_which(saved, shapes, tmp_path):
     other = save_checkpoint(tmp_path / "other.pt", seed=1, mean=(0.4, 0.5, 0.6))
     words = ["data.dataset=folder", f"data.root={shapes}", "data.workers=0", "eval.pictures=0", "run.threads=1"]
     both = [word for path in (saved, other) for word in ("--checkpoint", str(path))]
-    assert evaluate.main([*both, "--out", str(tmp_path / "both"), *words]) == 0
-    assert evaluate.main(["--checkpoint", str(saved), "--out", str(tmp_path / "one"), *words]) == 0
+    assert test_command.main([*both, "--out", str(tmp_path / "both"), *words]) == 0
+    assert test_command.main(["--checkpoint", str(saved), "--out", str(tmp_path / "one"), *words]) == 0
     metrics = json.loads((tmp_path / "both" / "metrics.json").read_text())
     assert metrics["checkpoint"]["path"] == str(saved)
     assert [member["path"] for member in metrics["averaged_with"]] == [str(other)]
@@ -30,5 +30,5 @@ def test_testing_averages_checkpoints_and_says_which(saved, shapes, tmp_path):
 )
 def test_models_of_other_classes_or_images_are_not_averaged(saved, tmp_path, capsys, difference, message):
     other = save_checkpoint(tmp_path / "other.pt", **difference)
-    assert evaluate.main(["--checkpoint", str(saved), "--checkpoint", str(other)]) == 2
+    assert test_command.main(["--checkpoint", str(saved), "--checkpoint", str(other)]) == 2
     assert message in capsys.readouterr().err

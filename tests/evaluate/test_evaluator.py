@@ -19,20 +19,20 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from hrseg.commands import test as test_command
+from hrseg.commands import train as train_command
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.cityscapes_labels import id_to_train_id
 from hrseg.data.dataset import Dataset
 from hrseg.data.folder import Folder
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.evaluate import evaluation
 from hrseg.evaluate.evaluation import evaluate
-from hrseg.evaluate.evaluator import Judge, cluster_of
+from hrseg.evaluate.evaluator import Evaluator, cluster_of
 from hrseg.evaluate.prediction_files import Predictions, Submission, find
 from hrseg.inference import Inference
 from hrseg.metrics import PerImage, scores_of_images
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 from hrseg.toycity.city_files import write_city
-from hrseg.train import loop as training
 from tests.evaluate import official_judge
 from tests.evaluate.official_judge import judged
 
@@ -69,7 +69,7 @@ class NoBar:
 
 
 def scored(dataset, folder: Path, **kwargs) -> PerImage:
-    judge = Judge(dataset, void_predictions=True)
+    judge = Evaluator(dataset, void_predictions=True)
     Predictions(dataset, folder, **kwargs).evaluate(judge, lambda *_: None, NoBar())
     return judge.evaluation().per_image
 
@@ -129,7 +129,7 @@ def test_the_84_golden_scores_come_out_of_the_command(tmp_path):
     config = tmp_path / "city.yaml"
     config.write_text(yaml.safe_dump({"data": {"dataset": "cityscapes", "root": str(root)}, "eval": {"pictures": 1}}))
     words = [str(config), "--predictions", str(judge / "pred_A"), "--out", str(tmp_path / "out")]
-    assert evaluation.main(words) == 0
+    assert test_command.main(words) == 0
     plain = json.loads((tmp_path / "out/metrics.json").read_text())
     assert_equals_the_judge(plain, json.loads((judge / "result_A.json").read_text()))
     assert plain["checkpoint"] is None and plain["ece"] is None and plain["boundary_miou"] > 0
@@ -164,7 +164,7 @@ def test_labels_that_hold_trainids_are_refused_with_a_sentence(tmp_path, capsys)
     config = tmp_path / "city.yaml"
     config.write_text(yaml.safe_dump({"data": {"dataset": "cityscapes", "root": str(tmp_path)}}))
     out = tmp_path / "out"
-    assert evaluation.main([str(config), "--predictions", str(folder), "--out", str(out)]) == 2
+    assert test_command.main([str(config), "--predictions", str(folder), "--out", str(out)]) == 2
     assert "trainIds" in capsys.readouterr().err and not out.exists()
 
 
@@ -206,13 +206,13 @@ def test_files_that_do_not_fit_are_named(tmp_path, damage, message):
 
 def test_a_definition_that_is_none_is_told_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'cityscapes'"):
-        Judge(hostile_city(tmp_path, 0)[0], definition="cityscape")
+        Evaluator(hostile_city(tmp_path, 0)[0], definition="cityscape")
 
 
 def test_one_asks_for_a_model_or_for_files(tmp_path, capsys):
     for words in ([], ["--checkpoint", "a.pt", "--predictions", "b"], ["--checkpoint", "a.pt", "--ids", "labels"],
                   ["--predictions", "b"]):  # fmt: skip
-        assert evaluation.main(words) == 2
+        assert test_command.main(words) == 2
         assert "Give" in capsys.readouterr().err
 
 
@@ -280,11 +280,11 @@ def test_training_testing_files_and_the_official_judge_agree(toycity, tmp_path):
         "run": {"dir": str(tmp_path / "run"), "threads": 1},
     }
     config.write_text(yaml.safe_dump(settings))
-    assert training.main([str(config)]) == 0
+    assert train_command.main([str(config)]) == 0
     words = ["--checkpoint", str(tmp_path / "run/checkpoints/best.pt"), "--submit", str(tmp_path / "files")]
-    assert evaluation.main([*words, "--out", str(tmp_path / "tested")]) == 0
+    assert test_command.main([*words, "--out", str(tmp_path / "tested")]) == 0
     words = [str(config), "--predictions", str(tmp_path / "files"), "--out", str(tmp_path / "scored")]
-    assert evaluation.main(words) == 0
+    assert test_command.main(words) == 0
     during, tested, from_files = (
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "tested", "scored")
     )
@@ -303,7 +303,7 @@ def test_training_testing_files_and_the_official_judge_agree(toycity, tmp_path):
         assert len(archive.namelist()) == 7 and archive.testzip() is None
     per_image = PerImage.load(tmp_path / "tested/per_image.npz")
     for definition in ("ade20k", "smp"):
-        assert evaluation.main([*words, "--definition", definition]) == 0
+        assert test_command.main([*words, "--definition", definition]) == 0
         again = json.loads((tmp_path / "scored/metrics.json").read_text())
         assert again["miou"] == scores_of_images(per_image, definition).miou and again["definition"] == definition
 
@@ -361,7 +361,7 @@ def test_overlapping_labels_are_judged_one_by_one():
     def judge(space):
         dataset = One()
         dataset.space = space
-        return Judge(dataset)
+        return Evaluator(dataset)
 
     together = judge(LabelSpace(classes, Task.MULTILABEL))
     together.add(0, together.count(0, prediction, target))
@@ -377,7 +377,7 @@ def test_counting_in_threads_adds_nothing_and_counts_the_same(tmp_path):
     dataset, _ = hostile_city(tmp_path, 0)
     targets = [dataset.read_target(index) for index in range(len(dataset))]
     predictions = [np.where(np.roll(target, 5, axis=1) == 255, 0, np.roll(target, 5, axis=1)) for target in targets]
-    judge = Judge(dataset)
+    judge = Evaluator(dataset)
 
     def flat(index: int) -> list[list[float]]:
         counts = judge.count(index, predictions[index], targets[index])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.config import parse
 from hrseg.models.hrnetv2 import HRNetV2Decoder, HRNetV2Head
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
@@ -46,6 +46,6 @@ def loaded():
         normalisation = Normalisation((0.5,) * channels, (0.25,) * channels, ((0.0, highest),) * channels)
         model = Small(channels, space.outputs, multiple).eval()
         config = parse({"data": {"root": str(root)}, "augment": {"crop": [64, 96]}})
-        return Loaded(model, space, normalisation, config, 7)
+        return TrainedModel(model, space, normalisation, config, 7)
 
     return make

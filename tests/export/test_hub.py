@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import hrseg
-from hrseg.build.trained_model import Loaded
+from hrseg.build.trained_model import TrainedModel
 from hrseg.config import parse
 from hrseg.errors import DataError, HrsegError
 from hrseg.export import hub
@@ -38,7 +38,7 @@ def model():
     torch.manual_seed(0)
     network = hrseg.HRNetV2("hrnetv2_w18_small_v1", classes=2, in_channels=4).eval()
     config = parse({"model": {"encoder": "hrnetv2_w18_small_v1"}, "data": {"task": "multilabel"}})
-    return Loaded(network, SPACE, Normalisation((0.4,) * 4, (0.2,) * 4, ((0.0, 65535.0),) * 4), config, 12)
+    return TrainedModel(network, SPACE, Normalisation((0.4,) * 4, (0.2,) * 4, ((0.0, 65535.0),) * 4), config, 12)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hrseg.evaluate import evaluation as evaluate
+from hrseg.commands import test as test_command
 from hrseg.fast import engines
 from hrseg.fast.optimize import Optimized
 from tests.shapes import save_checkpoint
@@ -17,14 +17,14 @@ def test_scores_are_those_of_the_model_as_it_is(members, saved, shapes, tmp_path
     used = []
     answer = Optimized.forward
     monkeypatch.setattr(Optimized, "forward", lambda self, x: used.append(self.backend) or answer(self, x))
-    monkeypatch.setattr(evaluate, "FEW", 2)
+    monkeypatch.setattr("hrseg.evaluate.evaluation.FEW_IMAGES", 2)
     paths = [saved, save_checkpoint(tmp_path / "other.pt", seed=1)][:members]
     words = [word for path in paths for word in ("--checkpoint", str(path))]
     words += ["data.dataset=folder", f"data.root={shapes}", "data.workers=0", "eval.pictures=0", "run.threads=1"]
     scores = {}
     for backend in ("none", "torch", "auto"):
         folder = tmp_path / backend
-        assert evaluate.main([*words, f"eval.backend={backend}", "--out", str(folder)]) == 0
+        assert test_command.main([*words, f"eval.backend={backend}", "--out", str(folder)]) == 0
         scores[backend] = json.loads((folder / "metrics.json").read_text())["miou"]
     assert set(used) == {"torch", *engines.installed_engines("fp32")[:1]} and len(used) == 4 * members
     # A pixel whose classes tie may change sides.

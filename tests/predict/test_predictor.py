@@ -16,7 +16,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.evaluate.evaluation import FEW
+from hrseg.inference import FEW_IMAGES
 from hrseg.predict.predictor import PredictionWriter, Predictor, enlarged_rows
 from hrseg.task import LabelSpace, SegmentationClass, Task
 from tests.shapes import COLORS, save_checkpoint
@@ -67,7 +67,7 @@ def test_a_large_picture_in_tiles_is_nearly_that_of_the_whole(saved):
 def test_after_some_pictures_the_fast_form_gives_the_same(saved, photo, prediction):
     predictor = hrseg.Predictor(saved, "cpu")
     plain = predictor.network
-    for _ in range(FEW):
+    for _ in range(FEW_IMAGES):
         last = predictor(photo)
     assert predictor.network is not plain
     np.testing.assert_allclose(last.probabilities, prediction.probabilities, atol=1e-5)

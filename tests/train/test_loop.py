@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 
 from hrseg import config as settings
-from hrseg.evaluate import evaluation
+from hrseg.commands import test as test_command
+from hrseg.commands import train as train_command
+from hrseg.evaluate import validation_pictures
 from hrseg.fast.narrow_batch_norm import WideBatchNorm2d
 from hrseg.metrics import PerImage, miou
 from hrseg.task import Normalisation
@@ -36,7 +38,7 @@ def same_weights(a, b, part="model"):
 
 def train(config_file, folder, *overrides, resume=None):
     words = [str(config_file), f"run.dir={folder}", *overrides]
-    return training.main([*words, "--resume", str(resume)] if resume else words)
+    return train_command.main([*words, "--resume", str(resume)] if resume else words)
 
 
 def without_times(records):
@@ -58,7 +60,7 @@ train: {{iterations: 60, batch_size: 4, val_every: 30, ema: 0.9}}
 run: {{dir: '{folder}'}}
 """
     )
-    assert training.main([str(path)]) == 0
+    assert train_command.main([str(path)]) == 0
     return folder
 
 
@@ -91,10 +93,10 @@ def test_a_checkpoint_holds_plain_types_and_the_whole_config(finished):
 
 def test_validation_pictures_stand_above_a_legend(tmp_path):
     dataset = Pictures(["a", "b"])
-    drawn = evaluation.ValidationPictures(dataset, Normalisation(), 2)
+    drawn = validation_pictures.ValidationPictures(dataset, Normalisation(), 2)
     for index in range(2):
         drawn(index, dataset[index][1])
-    *_, sheet = evaluation.draw(drawn, tmp_path)
+    *_, sheet = validation_pictures.draw(drawn, tmp_path)
     below = np.asarray(Image.open(sheet))[2 * (22 + 24) + 4 :]
     assert {c.color for c in dataset.space.classes} <= set(map(tuple, below.reshape(-1, 3).tolist()))
 
@@ -102,7 +104,7 @@ def test_validation_pictures_stand_above_a_legend(tmp_path):
 def test_testing_repeats_the_numbers_of_training(finished, tmp_path):
     during = json.loads((finished / "metrics.json").read_text())
     best = finished / "checkpoints" / "best.pt"
-    assert evaluation.main(["--checkpoint", str(best), "--out", str(tmp_path)]) == 0
+    assert test_command.main(["--checkpoint", str(best), "--out", str(tmp_path)]) == 0
     after = json.loads((tmp_path / "metrics.json").read_text())
     for key in ("miou", "pixel_accuracy", "classes", "miou_interval"):
         assert after[key] == during[key], key
@@ -114,12 +116,12 @@ def test_testing_repeats_the_numbers_of_training(finished, tmp_path):
 def test_the_way_of_looking_can_be_changed_for_testing(finished, tmp_path):
     best = finished / "checkpoints" / "best.pt"
     words = ["eval.mode=slide", "eval.window=[32, 32]", "eval.scales=[0.75, 1.0]", "eval.flip=true"]
-    assert evaluation.main([*words, "--checkpoint", str(best), "--out", str(tmp_path)]) == 0
+    assert test_command.main([*words, "--checkpoint", str(best), "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["miou"] > 0.5
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished, capsys):
-    assert training.main([str(finished / "config.yaml"), f"run.dir={finished}"]) == 2
+    assert train_command.main([str(finished / "config.yaml"), f"run.dir={finished}"]) == 2
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -213,11 +215,11 @@ def test_finetuning_starts_from_a_checkpoint_and_replaces_a_head_of_other_classe
         (["data.input_range=[5, 5]"], "low below high"),
         (["data.dataset=os:path"], "is a module, not a class"),
         (["data.dataset=.os:path"], "no dotted path"),
-        (["run.device=meta"], "is not here"),
+        (["run.device=meta"], "is not available"),
     ],
 )
 def test_wrong_settings_end_with_a_sentence(config_file, capsys, words, message):
-    assert training.main([str(config_file), *words]) == 2
+    assert train_command.main([str(config_file), *words]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
 
@@ -229,7 +231,7 @@ def test_broken_data_is_told_before_weights_are_fetched(shapes, config_file, tmp
     Image.fromarray(np.full((48, 64), 7, np.uint8)).save(root / "masks" / "val" / "06.png")
     monkeypatch.setattr("hrseg.build.model", lambda *_, **__: pytest.fail("fetched first"))
     words = ["model.encoder_weights=imagenet", f"data.root={root}"]
-    assert training.main([str(config_file), *words]) == 2
+    assert train_command.main([str(config_file), *words]) == 2
     error = capsys.readouterr().err
     assert all(name in error for name in ("02.png", "03.png", "06.png"))
     assert not (tmp_path / "run").exists()
@@ -283,7 +285,7 @@ def test_training_and_validation_images_must_be_of_one_kind(shapes, config_file,
     root = shutil.copytree(shapes, tmp_path / "mixed")
     for path in (root / "images" / "val").glob("*.png"):
         Image.open(path).convert("RGBA").save(path)
-    assert training.main([str(config_file), f"data.root={root}"]) == 2
+    assert train_command.main([str(config_file), f"data.root={root}"]) == 2
     assert "training images have 3 channels, validation images 4" in capsys.readouterr().err
 
 

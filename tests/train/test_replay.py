@@ -10,6 +10,7 @@ import torch
 
 from hrseg import config as settings
 from hrseg import losses
+from hrseg.commands import train as train_command
 from hrseg.train import loop as training
 from tests.processes import Training
 
@@ -37,7 +38,7 @@ def contents(folder):
 def test_a_replayed_iteration_is_the_one_that_was(tiny, recorded, capsys, step, origin):
     folder, met = recorded
     before = contents(folder)
-    assert training.main([str(tiny), *WORDS, f"run.dir={folder}", "--replay", str(step)]) == 0
+    assert train_command.main([str(tiny), *WORDS, f"run.dir={folder}", "--replay", str(step)]) == 0
     said = capsys.readouterr().out
     assert f"iteration {step} " in said and f"from {origin}" in said and "NOT AS IT WAS" not in said
     assert contents(folder) == before
@@ -63,7 +64,7 @@ def test_a_replayed_iteration_is_the_one_that_was(tiny, recorded, capsys, step, 
 def test_changed_settings_are_told(tiny, recorded, capsys):
     folder, _ = recorded
     words = [str(tiny), *WORDS, "optim.lr=0.01", "data.workers=1", f"run.dir={folder}", "--replay", "8"]
-    assert training.main(words) == 0
+    assert train_command.main(words) == 0
     said = capsys.readouterr().out
     assert "NOT AS IT WAS" in said and "optim.lr: 0.003 -> 0.01" in said and "data.workers" not in said
 
@@ -71,12 +72,12 @@ def test_changed_settings_are_told(tiny, recorded, capsys):
 @pytest.mark.parametrize("step", [0, 9])
 def test_an_iteration_that_is_not_of_the_run_is_refused(tiny, recorded, capsys, step):
     folder, _ = recorded
-    assert training.main([str(tiny), *WORDS, f"run.dir={folder}", "--replay", str(step)]) == 2
+    assert train_command.main([str(tiny), *WORDS, f"run.dir={folder}", "--replay", str(step)]) == 2
     assert "iterations 1 to 8" in capsys.readouterr().err and not (folder / "replay" / f"step_{step}").exists()
 
 
 def test_without_a_run_there_is_nothing_to_replay(tiny, tmp_path, capsys):
-    assert training.main([str(tiny), f"run.dir={tmp_path / 'none'}", "--replay", "1"]) == 2
+    assert train_command.main([str(tiny), f"run.dir={tmp_path / 'none'}", "--replay", "1"]) == 2
     assert "holds no run" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
@@ -85,7 +86,7 @@ def test_the_iteration_of_two_processes_is_replayed_by_two(tiny, tmp_path, capsy
     folder, output = tmp_path / "run", tmp_path / "said.txt"
     words = [tiny, "train.iterations=4", f"run.dir={folder}"]
     assert Training(words, output, 2).wait() == [0, 0]
-    assert training.main([*map(str, words), "--replay", "4"]) == 2
+    assert train_command.main([*map(str, words), "--replay", "4"]) == 2
     assert "the run had 2 processes" in capsys.readouterr().err
     run = Training([*words, "--replay", "4"], output, 2)
     assert run.wait() == [0, 0], run.said()

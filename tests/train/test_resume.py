@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hrseg import distributed
+from hrseg.commands import train as train_command
 from hrseg.errors import DataError, WeightsError
 from hrseg.train import loop as training
 from hrseg.train import resume as resumption
@@ -162,19 +163,19 @@ def test_a_validation_is_abandoned_and_done_again(tiny, unbroken, tmp_path, monk
     words = [str(tiny), *EVERYTHING, f"run.dir={tmp_path / 'run'}", "--resume"]
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", interrupted)
-        assert training.main(words) == 0
+        assert train_command.main(words) == 0
         assert "Stopped after iteration 4 of 8. Go on with --resume." in capsys.readouterr().out
-        assert training.main(words) == 0  # the same again, at the same place
+        assert train_command.main(words) == 0  # the same again, at the same place
         assert "Stopped after iteration 4 of 8" in capsys.readouterr().out
-        assert training.main(words) == 0  # and in the last one, after which no iteration comes
+        assert train_command.main(words) == 0  # and in the last one, after which no iteration comes
         assert "Stopped after iteration 8 of 8" in capsys.readouterr().out
-        assert training.main(words) == 0
+        assert train_command.main(words) == 0
     assert_same_run(unbroken(EVERYTHING), tmp_path / "run")
 
 
 def test_a_stop_before_the_first_iteration_ends_at_once(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Run, "__init__", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
-    assert training.main([str(tiny), f"run.dir={tmp_path / 'run'}"]) == 0
+    assert train_command.main([str(tiny), f"run.dir={tmp_path / 'run'}"]) == 0
     assert "Nothing is lost" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
@@ -246,7 +247,7 @@ def half_way(unbroken, tmp_path):
 def test_an_older_checkpoint_is_used_and_named_where_the_last_is_damaged(tiny, half_way, unbroken, capsys, caplog):
     last = half_way / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:-1000])
-    assert training.main([str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]) == 0
+    assert train_command.main([str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]) == 0
     assert f"{last}: " in caplog.text and "previous.pt, iteration 6" in caplog.text
     assert "going on after iteration 6 of 8" in capsys.readouterr().out
     assert_same_run(unbroken(EVERYTHING), half_way)
@@ -256,7 +257,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_overwritten(tiny, half_way
     for path in (half_way / "checkpoints").iterdir():
         path.write_bytes(b"PK")
     log = (half_way / "log.jsonl").read_bytes()
-    assert training.main([str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]) == 2
+    assert train_command.main([str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]) == 2
     assert "No older checkpoint is sound" in capsys.readouterr().err
     assert (half_way / "log.jsonl").read_bytes() == log
 
@@ -274,14 +275,14 @@ def test_a_full_disk_is_told_and_leaves_the_older_checkpoint(tiny, tmp_path, unb
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "advance", fill_up_after_first)
         try:
-            assert training.main(words) == 2
+            assert train_command.main(words) == 2
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = capsys.readouterr().err.partition("error: ")[2]
     assert "best.pt: cannot be written: File too large" in error and "then continue with --resume" in error
     assert not list((tmp_path / "run").rglob("*.tmp*"))
     assert checkpoint_of(tmp_path / "run")["step"] == 3
-    assert training.main(words) == 0
+    assert train_command.main(words) == 0
     assert_same_run(unbroken(EVERYTHING), tmp_path / "run")
 
 
@@ -289,7 +290,7 @@ def test_a_full_disk_is_told_by_the_log_too(tiny, tmp_path, capsys):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-        assert training.main([str(tiny), f"run.dir={tmp_path / 'run'}"]) == 2
+        assert train_command.main([str(tiny), f"run.dir={tmp_path / 'run'}"]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "cannot be written: File too large" in capsys.readouterr().err
@@ -298,14 +299,14 @@ def test_a_full_disk_is_told_by_the_log_too(tiny, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_told(tiny, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "run", Path("/proc/run")):
-        assert training.main([str(tiny), f"run.dir={folder}"]) == 2
+        assert train_command.main([str(tiny), f"run.dir={folder}"]) == 2
         error = capsys.readouterr().err
         assert f"error: {folder}: cannot be written" in error and "Traceback" not in error
 
 
 def test_a_resumed_run_says_which_settings_changed(tiny, half_way, capsys):
     words = ["optim.lr=0.001", "augment.crop=[32, 32]", "train.iterations=9", "loss.0.min_kept=0.3"]
-    assert training.main([str(tiny), *EVERYTHING, *words, f"run.dir={half_way}", "--resume"]) == 0
+    assert train_command.main([str(tiny), *EVERYTHING, *words, f"run.dir={half_way}", "--resume"]) == 0
     said = capsys.readouterr().out
     lines = ["augment.crop: [32, 64] -> [32, 32]", "loss.0.min_kept: 0.2 -> 0.3", "optim.lr: 0.003 -> 0.001",
              "train.iterations: 8 -> 9"]  # fmt: skip
@@ -327,7 +328,7 @@ def test_a_resumed_run_says_which_settings_changed(tiny, half_way, capsys):
 )
 def test_a_run_does_not_go_on_with_another_meaning(tiny, half_way, capsys, word, message):
     before = {path: path.read_bytes() for path in half_way.rglob("*") if path.is_file()}
-    assert training.main([str(tiny), *EVERYTHING, word, f"run.dir={half_way}", "--resume"]) == 2
+    assert train_command.main([str(tiny), *EVERYTHING, word, f"run.dir={half_way}", "--resume"]) == 2
     error = capsys.readouterr().err
     assert message in error and "model.weights=PATH" in error
     assert before == {path: path.read_bytes() for path in half_way.rglob("*") if path.is_file()}
@@ -346,17 +347,17 @@ def test_a_run_does_not_go_on_with_another_meaning(tiny, half_way, capsys, word,
 def test_a_run_does_not_go_on_with_other_classes_or_fewer_images(tiny, half_way, tmp_path, capsys, change, message):
     root = Path(shutil.copytree(tiny.parent, tmp_path / "moved"))
     words = [str(tiny), *EVERYTHING, f"data.root={root}", f"run.dir={half_way}", "--resume"]
-    assert training.main(words) == 0  # a moved data set is the same one
+    assert train_command.main(words) == 0  # a moved data set is the same one
     assert f"data.root: {tiny.parent} -> {root}" in capsys.readouterr().out
     change(root)
-    assert training.main(words) == 2
+    assert train_command.main(words) == 2
     assert message in capsys.readouterr().err
 
 
 def test_another_runs_checkpoint_does_not_go_on_in_a_folder_that_holds_a_run(tiny, half_way, tmp_path, capsys):
     other = Path(shutil.copytree(half_way, tmp_path / "other")) / "checkpoints" / "last.pt"
     words = [str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume", str(other)]
-    assert training.main(words) == 2
+    assert train_command.main(words) == 2
     assert f"holds a run already, and {other} is not of it" in capsys.readouterr().err
 
 
@@ -365,7 +366,7 @@ def test_a_run_that_went_back_to_an_older_checkpoint_goes_on_from_there(tiny, ha
     monkeypatch.setattr(Run, "advance", lambda *args: pytest.fail("killed"))
     words = [str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]
     with pytest.raises(pytest.fail.Exception):
-        training.main([*words, str(half_way / "checkpoints" / "previous.pt")])
+        train_command.main([*words, str(half_way / "checkpoints" / "previous.pt")])
     assert checkpoint_of(half_way)["step"] == 6 and last_step(half_way) == 6
 
 

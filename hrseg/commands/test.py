@@ -1,51 +1,18 @@
-"""What the words after a command mean; without torch, so that help and mistakes are answered at once."""
+"""The command `tools/test.py`: score a checkpoint, or predictions that came as files."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg import config as settings
-from hrseg.config import Config
-from hrseg.console import parser, split_settings
+from hrseg.console import command, parser, split_settings
 from hrseg.errors import ConfigError
 
 
-def train(argv: Sequence[str]) -> tuple[argparse.Namespace, Config, Path]:
-    """Of tools/train.py: the options, the settings, the run folder."""
-    arguments = parser(
-        "Train a model. Everything of the run is left in runs/<name of the config>/.",
-        "examples:\n"
-        "  tools/train.py configs/demo.yaml\n"
-        "  tools/train.py configs/cityscapes.yaml data.root=/data/cityscapes train.batch_size=8 optim.lr=0.007\n"
-        "  tools/train.py configs/cityscapes.yaml --resume\n"
-        "  tools/train.py configs/cityscapes.yaml --replay 1200\n"
-        "  torchrun --nproc-per-node=4 tools/train.py configs/cityscapes.yaml",
-    )
-    arguments.add_argument("config", metavar="CONFIG", help="a YAML file; configs/ has some")
-    arguments.add_argument(
-        "settings", nargs="*", metavar="key=value",
-        help="change single settings, e.g. train.iterations=200 model.encoder=hrnetv2_w18",
-    )  # fmt: skip
-    arguments.add_argument(
-        "--resume", nargs="?", const="auto", metavar="auto|PATH",
-        help="go on where the run folder's last checkpoint, or the one at PATH, ends",
-    )  # fmt: skip
-    arguments.add_argument(
-        "--replay", type=int, metavar="STEP",
-        help="do a past iteration again and draw its batch, the loss of each pixel, what OHEM kept; alters nothing",
-    )  # fmt: skip
-    args = arguments.parse_intermixed_args(argv)
-    if args.resume and "=" in args.resume and not Path(args.resume).exists():  # --resume key=value
-        args.settings, args.resume = [args.resume, *args.settings], "auto"
-    config = settings.load(args.config, args.settings)
-    folder = config.run.dir or Path("runs") / Path(args.config).stem
-    return args, config, folder
-
-
-def test(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """Of tools/test.py: the options, the config file if there is one, the changed settings."""
+@command
+def main(argv: Sequence[str]) -> int:
+    """Score, print the class table and say where everything was left."""
     arguments = parser(
         "Score a checkpoint, or a folder of predictions: class table, metrics.json, per_image.npz, pictures and "
         "report.html.",
@@ -87,4 +54,15 @@ def test(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]
         raise ConfigError("tools/test.py", "scores either a model or files.", "Give --checkpoint or --predictions.")
     if args.ids and not args.predictions:
         raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
-    return args, files, overrides
+    if args.predictions and not files:
+        raise ConfigError("tools/test.py", "--predictions needs to know the data set.", "Give a CONFIG.")
+    # Imported here: torch takes seconds, and help and mistakes are answered without it.
+    from hrseg.evaluate.scoring import score_checkpoints, score_prediction_files
+
+    common = {"out": args.out, "definition": args.definition, "submit": args.submit}
+    if args.predictions:
+        score_prediction_files(args.predictions, settings.load(files[0], overrides), ids=args.ids, **common)
+    else:
+        config_path = files[0] if files else None
+        score_checkpoints(args.checkpoint, config_path, overrides, trust_code=args.trust_code, **common)
+    return 0

@@ -1,0 +1,188 @@
+"""A checkpoint, or predictions in files, scored on a data set: what `tools/test.py` does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hrseg import build, distributed
+from hrseg import config as settings
+from hrseg.build import memory
+from hrseg.build.trained_model import ensemble, load_trained_models
+from hrseg.config import Config
+from hrseg.console import counted
+from hrseg.data.dataset import Dataset
+from hrseg.errors import ConfigError, DataError
+from hrseg.evaluate.evaluation import answers, evaluate, progress_of_share
+from hrseg.evaluate.evaluator import Evaluation, Evaluator
+from hrseg.evaluate.evidence import write_evidence
+from hrseg.evaluate.prediction_files import Ids, Predictions, Submission
+from hrseg.evaluate.validation_pictures import ValidationPictures, draw
+from hrseg.inference import Inference
+from hrseg.metrics import table
+from hrseg.report import page
+from hrseg.task import Normalisation
+from hrseg.weights.source import find_file
+
+
+def score_checkpoints(
+    checkpoints: Sequence[str],
+    config_path: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    definition: str | None = None,
+    submit: Path | None = None,
+    trust_code: bool = False,
+) -> None:
+    """Score a checkpoint, or the mean of several, and leave scores, pictures and the page in a folder.
+
+    config_path: settings to score by; None: the checkpoint's own. overrides: `key=value`. out: the folder; None: where
+    the checkpoint's run is. definition: instead of eval.definition. submit: also write what the Cityscapes server
+    wants.
+    """
+    members = load_trained_models(checkpoints, trust_code=trust_code)
+    first = members[0]
+    model, normalisation = first.model, first.normalisation
+    if len(members) > 1:
+        model, normalisation = ensemble(members), Normalisation.none(normalisation.channels)
+    plain = settings.read_with_base(config_path) if config_path else first.config.to_plain()
+    config = settings.parse(settings.override(plain, overrides), where=config_path or checkpoints[0])
+    paths = [find_file(source) for source in checkpoints]
+    folder = out or _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
+    if len(members) > 1 and not out:
+        folder = folder / "ensemble"
+    device = build.device(config.run)
+    with distributed.process_group(device), contextlib.ExitStack() as stack:
+        dataset = build.dataset(config, config.data.val_split)
+        known, own = dataset.space.names, first.space.names
+        if len(known) != len(own) if first.classes_assumed else known != own:
+            raise ConfigError(
+                f"data.dataset: {config.data.dataset}",
+                f"its {len(dataset.space.names)} classes are not the checkpoint's {len(first.space.names)}.",
+                "Score it on the data set it was trained for.",
+            )
+        channels, wanted = dataset.in_channels, first.normalisation.channels
+        if channels is not None and channels != wanted:
+            raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
+        memory.require_room_for_evaluation(config.eval, dataset, device)
+        submission = stack.enter_context(Submission(dataset, submit)) if submit else None
+        dataset = build.cached(config, dataset, progress=distributed.is_main())
+        how: dict[str, Any] = {
+            "model": model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            "dataset": dataset,
+            "inference": Inference.from_config(config.eval, first.space.task),
+            "normalisation": normalisation,
+            "device": device,
+            "precision": config.eval.precision or config.train.precision,
+            "short_side": config.eval.short_side,
+            "batch_size": config.eval.batch_size,
+            "workers": config.data.workers,
+            "backend": config.eval.backend,
+        }
+        if submission and not dataset.has_targets():
+            with progress_of_share(dataset, "predicting") as bar:
+                for answer in answers(**how):
+                    submission(answer.place, answer.prediction)
+                    bar.update()
+            _report_submission(submission)
+            return
+        drawn = ValidationPictures(dataset, first.normalisation, config.eval.pictures)
+        evaluation = evaluate(
+            **how,
+            definition=definition or config.eval.definition,
+            cluster=config.eval.cluster,
+            boundary_ratio=config.eval.boundary_ratio,
+            on_prediction=_each(drawn, submission),
+        )
+        others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
+        _finish(folder, evaluation, config, drawn, dataset, paths[0], first.step, others)
+        _report_submission(submission)
+
+
+def score_prediction_files(
+    predictions_folder: Path,
+    config: Config,
+    *,
+    ids: Ids | None = None,
+    out: Path | None = None,
+    definition: str | None = None,
+    submit: Path | None = None,
+) -> None:
+    """Score a folder of predicted PNG files and leave scores, pictures and the page in a folder, by default beside it.
+
+    ids: what the files hold; see `Predictions`. The rest as in `score_checkpoints`.
+    """
+    device = build.device(config.run)
+    with distributed.process_group(device), contextlib.ExitStack() as stack:
+        dataset = build.dataset(config, config.data.val_split)
+        predictions = Predictions(dataset, predictions_folder, ids, check=config.data.check)
+        submission = stack.enter_context(Submission(dataset, submit)) if submit else None
+        drawn = ValidationPictures(dataset, build.normalisation(config, dataset[0]), config.eval.pictures)
+        evaluator = Evaluator(
+            dataset,
+            definition=definition or config.eval.definition,
+            cluster=config.eval.cluster,
+            boundary_ratio=config.eval.boundary_ratio,
+            void_predictions=True,
+        )
+        with progress_of_share(dataset, "scoring") as bar:
+            predictions.evaluate(evaluator, _each(drawn, submission), bar)
+        folder = out or predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
+        _finish(folder, evaluator.evaluation(), config, drawn, dataset, None)
+        _report_submission(submission)
+
+
+def _each(*calls: Callable[[int, np.ndarray], None] | None) -> Callable[[int, np.ndarray], None]:
+    def call(index: int, prediction: np.ndarray) -> None:
+        for one in calls:
+            if one is not None:
+                one(index, prediction)
+
+    return call
+
+
+def _finish(
+    folder: Path, evaluation: Evaluation, config: Config, drawn: ValidationPictures, dataset: Dataset, *checkpoint: Any
+) -> None:
+    """Refuse labels that can only be a mistake; else leave everything in the folder and print the table."""
+    truth = evaluation.per_image.total().sum(axis=-1)
+    pixels = truth[:, 1] if truth.ndim == 2 else truth
+    if config.data.check and (doubt := dataset.doubt(pixels)):
+        raise DataError("labels", doubt, "With data.check=false they are scored as they are.")
+    if distributed.is_main():
+        write_evidence(folder, evaluation, config, config.data.val_split, *checkpoint)
+    drawn.save_examples(evaluation, folder)
+    if distributed.is_main():
+        page.write_report(folder)
+        print(table(evaluation.scores))
+        print(_summary(evaluation, folder, draw(drawn, folder)))
+
+
+def _report_submission(submission: Submission | None) -> None:
+    if submission and (archive := submission.finish()):
+        print(f"submission: {archive}, {counted(len(submission.dataset), 'image')} checked")
+
+
+def _summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
+    """Where everything was left."""
+    lines = [
+        f"mIoU {evaluation.scores.miou:.4f} ({counted(len(evaluation.per_image), 'image')}, "
+        f"definition {evaluation.scores.definition}, {evaluation.seconds:.0f} s)",
+        f"scores:   {folder / 'metrics.json'}",
+        f"evidence: {folder / 'per_image.npz'}",
+    ]
+    if drawn:
+        lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
+    lines.append(f"report:   {folder / 'report.html'}")
+    return "\n".join(lines)
+
+
+def _run_folder(checkpoint_path: Path) -> Path:
+    folder = checkpoint_path.parent
+    return folder.parent if folder.name == "checkpoints" else folder / f"{checkpoint_path.stem}_test"

@@ -1,0 +1,74 @@
+"""Pictures of predictions: a few images of an evaluation, and what the report draws of all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from hrseg import distributed
+from hrseg.data.dataset import Dataset
+from hrseg.evaluate.evaluator import Evaluation
+from hrseg.report import examples, pictures
+from hrseg.report.run_folder import image_ious
+from hrseg.task import Normalisation
+from hrseg.tracking import Example
+
+
+class ValidationPictures:
+    """Draws predictions of a few images, evenly spread over a data set, and keeps what the report needs of all.
+
+    Pass it as on_prediction.
+    """
+
+    def __init__(self, dataset: Dataset, normalisation: Normalisation, count: int):
+        mine = range(0, len(dataset), distributed.world_size())
+        self._dataset, self._normalisation = dataset, normalisation
+        count = min(count, len(mine))
+        self._chosen = {mine[i * len(mine) // count] for i in range(count)}
+        self._predictions: dict[int, np.ndarray] = {}
+        self._small = examples.PredictionCollector(len(dataset))
+
+    def __call__(self, index: int, prediction: np.ndarray) -> None:
+        self._small(index, prediction)
+        if index in self._chosen:
+            self._predictions[index] = prediction
+
+    @property
+    def colors(self) -> dict[str, tuple[int, int, int]]:
+        """The colour of each class in the pictures."""
+        return {c.name: c.color for c in self._dataset.space.classes}
+
+    def examples(self) -> list[Example]:
+        """The images with truth and prediction; labels and image are reduced, the panels are not."""
+        found = []
+        for index, prediction in sorted(self._predictions.items()):
+            image, target, name = self._dataset[index]
+            assert target is not None  # it was scored
+            rgb = pictures.displayable(image, self._normalisation)
+            panel = pictures.panel(rgb, target, prediction, self._dataset.space)
+            safe = re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
+            truth = examples.reduced_indices(target)
+            small = examples.resized_image(rgb, truth.shape[-2:])
+            found.append(Example(safe, panel, small, truth, examples.reduced_indices(prediction)))
+        return found
+
+    def save_examples(self, evaluation: Evaluation, folder: Path) -> None:
+        """Write examples.npz, from which the report draws. All processes call it, the first writes."""
+        kept = self._small.gather()
+        if distributed.is_main():
+            indices, ious = evaluation.per_image.indices, image_ious(evaluation.per_image)
+            shown = examples.collect_examples(self._dataset, self._normalisation, kept, indices, ious)
+            shown.save(folder / "examples.npz")
+
+
+def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
+    """Save the pictures in a run folder's images/val/, one an image, and all above a legend as images/val.png."""
+    found = drawn.examples()
+    paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
+    if len({example.panel.shape for example in found}) == 1:
+        sheet = pictures.sheet([example.panel for example in found], columns=1)
+        legend = pictures.legend(drawn.colors, sheet.shape[1], scale=max(1.0, sheet.shape[1] / 1200))
+        paths.append(pictures.save(pictures.stacked([sheet, legend]), folder / "images" / "val.png"))
+    return paths
