@@ -1,4 +1,4 @@
-"""Where scalars and pictures go: log.jsonl and picture files; wandb and TensorBoard if asked for."""
+"""Records and pictures of a run: log.jsonl and picture files; wandb and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from hrseg.config import Config
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.config.yaml_files import yaml_text
+from hrseg.errors import ConfigError, HrsegError, first_line
 from hrseg.files import write_text
 from hrseg.task import LabelSpace, Task
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 class Example(NamedTuple):
     """A validation image. panel, image: uint8 RGB [H, W, 3]; target, prediction: class indices of the image's size.
 
-    panel is what goes to a file: image, ground truth, prediction and error side by side. name: safe as a file's.
+    panel is what goes to a file: image, ground truth, prediction and error side by side. name: safe in a file's name.
     """
 
     name: str
@@ -37,27 +38,49 @@ class Example(NamedTuple):
     prediction: np.ndarray
 
 
-class Tracker:
-    """Writes one run's records and pictures into its folder, and to wandb and TensorBoard as the settings say.
+@dataclass(frozen=True)
+class WandbOptions:
+    """Where and how a run goes to Weights & Biases. upload_best: upload the best checkpoint at the end of the run."""
 
-    start_step, validated: records of training after the one, of validation after the other step are cut from an
-    existing log.jsonl, so that a resumed run's log has no doubles.
+    mode: Literal["online", "offline"]
+    project: str
+    entity: str | None = None  # a user or team; None: wandb's default
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    upload_best: bool = False
+
+
+class Tracker:
+    """Writes one run's records and pictures into its folder, and to wandb and TensorBoard if asked to.
+
+    settings: the run's, as plain types; they are shown by wandb and TensorBoard. start_step, validated: training
+    records after start_step and validation records after validated are cut from an existing log.jsonl, so that the log
+    of a resumed run has no duplicates.
     Raises ConfigError where TensorBoard is not installed, HrsegError where wandb does not start.
     """
 
-    def __init__(self, folder: Path, config: Config, *, start_step: int = 0, validated: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        tensorboard: bool = False,
+        wandb: WandbOptions | None = None,
+        start_step: int = 0,
+        validated: int | None = None,
+    ):
         self.folder = folder
         self._others: list[Wandb | TensorBoard] = []
-        if config.track.tensorboard:
-            self._others.append(TensorBoard(folder, config, start_step))
-        if config.track.wandb != "disabled":
-            self._others.append(Wandb(folder, config))
+        if tensorboard:
+            self._others.append(TensorBoard(folder, settings, start_step))
+        if wandb is not None:
+            self._others.append(Wandb(folder, settings, wandb))
         self._path = folder / "log.jsonl"
         _cut_log(self._path, start_step, start_step if validated is None else validated)
         self._file = self._path.open("a", encoding="utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record, {step, epoch, kind, ...}; what is not finite becomes null."""
+        """Append one record, {step, epoch, kind, ...}; values that are not finite become null."""
         plain = {key: _plain(value) for key, value in record.items()}
         self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
@@ -66,7 +89,7 @@ class Tracker:
             other.scalars(scalars, record["step"])
 
     def sync(self) -> None:
-        """Bring log.jsonl to the disk: a checkpoint must not survive a crash of the machine that its records do not."""
+        """Flush log.jsonl to the disk: no checkpoint may outlive a crash that its records do not."""
         os.fsync(self._file.fileno())
 
     def picture(self, name: str, image: np.ndarray, step: int) -> Path:
@@ -76,7 +99,7 @@ class Tracker:
         return self._save(name, image)
 
     def examples(self, examples: Sequence[Example], space: LabelSpace, step: int) -> None:
-        """Save the panels of validation images as images/val/<name>.png; wandb gets them with their label maps."""
+        """Save the panels of validation images as images/val/<name>.png; wandb gets the images with their masks."""
         for example in examples:
             self._save(f"val/{example.name}", example.panel)
         for other in self._others:
@@ -94,7 +117,7 @@ class Tracker:
             other.class_table(classes, step)
 
     def finished(self, checkpoint: Path, best: Mapping[str, Any]) -> None:
-        """Say that the run is complete. checkpoint, best: its best one, and the mIoU and step of that."""
+        """Report that the run is complete. checkpoint: its best one. best: the mIoU and step of that."""
         for other in self._others:
             other.finished(checkpoint, best)
 
@@ -111,14 +134,14 @@ class Tracker:
 
 
 class Wandb:
-    """A run of Weights & Biases. Its id is kept in the run folder, so that a resumed run is the same one there.
+    """A run of Weights & Biases. Its id is kept in the run folder, so that a resumed run continues the same one.
 
-    The axis of all its charts is the iteration: wandb's own counter may not go back, and after a crash a run does.
+    The axis of all its charts is the iteration: wandb's own counter must not go back, and after a crash a run does.
     """
 
-    def __init__(self, folder: Path, config: Config):
-        self._upload = config.track.checkpoint
-        self._run = _start_wandb(folder, config)
+    def __init__(self, folder: Path, settings: Mapping[str, Any], options: WandbOptions):
+        self._upload = options.upload_best
+        self._run = _start_wandb(folder, settings, options)
         self._run.define_metric("iteration", hidden=True)
         self._run.define_metric("*", step_metric="iteration")
         self._run.define_metric("val/miou", step_metric="iteration", summary="max")
@@ -152,15 +175,15 @@ class Wandb:
 
 
 def wandb() -> Any:
-    """The library, imported when it is used."""
+    """The library, imported when it is used: it is slow."""
     import wandb
 
     return wandb
 
 
 def _masks(example: Example, space: LabelSpace) -> dict[str, dict[str, Any]]:
-    """Ground truth and prediction as wandb overlays label maps on an image; of multilabel a map a label."""
-    maps = {"truth": example.target, "prediction": example.prediction}
+    """Ground truth and prediction in the form that wandb overlays on an image; for multilabel one mask per label."""
+    maps = {"ground truth": example.target, "prediction": example.prediction}
     if space.task is Task.MULTILABEL:
         return {
             f"{kind}: {label}": {"mask_data": labels[index], "class_labels": {0: "no", 1: label}}
@@ -172,9 +195,9 @@ def _masks(example: Example, space: LabelSpace) -> dict[str, dict[str, Any]]:
 
 
 class TensorBoard:
-    """Event files in <run folder>/tensorboard, by torch's own writer; what a resumed run does again is dropped."""
+    """Event files in <run folder>/tensorboard, by torch's own writer; steps that a resumed run repeats are dropped."""
 
-    def __init__(self, folder: Path, config: Config, start_step: int):
+    def __init__(self, folder: Path, settings: Mapping[str, Any], start_step: int):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -182,7 +205,7 @@ class TensorBoard:
             raise ConfigError("track.tensorboard", "needs the package tensorboard.", way_out) from None
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=start_step + 1 if start_step else None)
         if not start_step:
-            self._writer.add_text("config", "".join(f"    {line}\n" for line in config.to_yaml().splitlines()), 0)
+            self._writer.add_text("config", "".join(f"    {line}\n" for line in yaml_text(settings).splitlines()), 0)
 
     def scalars(self, scalars: Mapping[str, float], step: int) -> None:
         for name, value in scalars.items():
@@ -208,7 +231,7 @@ class TensorBoard:
 
 
 class NoTracker:
-    """Stands in for a Tracker on all processes but the first."""
+    """Replaces a Tracker in all processes but the first."""
 
     def log(self, record: Mapping[str, Any]) -> None: ...
 
@@ -261,10 +284,13 @@ def _has_wandb_key() -> bool:
         return False
 
 
-def _start_wandb(folder: Path, config: Config) -> Any:
-    """wandb's run of a run folder. One that wandb refuses does not start, but one that goes on is kept offline instead:
-    a restart at night must not end because a server is away."""
-    mode = config.track.wandb
+def _start_wandb(folder: Path, settings: Mapping[str, Any], wanted: WandbOptions) -> Any:
+    """Start or continue wandb's run for a run folder.
+
+    A new run that wandb refuses is an error, but a resumed one is kept offline instead: a restart at night must not end
+    because a server cannot be reached.
+    """
+    mode = wanted.mode
     if mode == "online" and not _has_wandb_key() and not sys.stdin.isatty():
         log.warning(
             "track.wandb: online, but no key is set (WANDB_API_KEY or `wandb login`): this run is kept offline."
@@ -276,12 +302,12 @@ def _start_wandb(folder: Path, config: Config) -> Any:
     options = {
         "id": run_id,
         "resume": "allow",
-        "project": config.track.project,
-        "entity": config.track.entity,
-        "name": config.track.name or folder.name,
-        "tags": config.track.tags or None,
+        "project": wanted.project,
+        "entity": wanted.entity,
+        "name": wanted.name,
+        "tags": list(wanted.tags) or None,
         "dir": str(folder),
-        "config": config.to_plain(),
+        "config": dict(settings),
         "settings": wandb().Settings(silent=True),
     }
     try:
@@ -293,11 +319,11 @@ def _start_wandb(folder: Path, config: Config) -> Any:
             log.warning(f"{_why(error)} This run goes on offline; `wandb sync {folder}/wandb/offline-run-*` sends it.")
             run = wandb().init(mode="offline", **options)
     except Exception as error:  # a wrong key, a project that is not there, no network, a settings error: all its own
-        way_out = "Mend it, or keep the run here: track.wandb=offline."
+        way_out = "Fix it, or keep the run on this machine: track.wandb=offline."
         raise HrsegError("track.wandb", _why(error), way_out) from error
     id_file.write_text(run_id)
     return run
 
 
 def _why(error: Exception) -> str:
-    return f"wandb does not start: {(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
+    return f"wandb does not start: {first_line(error)}."

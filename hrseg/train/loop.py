@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from hrseg import build, distributed
+from hrseg.build.tracker import tracker as tracker_of
 from hrseg.config import Config
 from hrseg.console import counted
 from hrseg.data.loader import Batch
@@ -28,7 +29,7 @@ from hrseg.evaluate.validation_pictures import ValidationPictures
 from hrseg.inference import Inference
 from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
-from hrseg.tracking import NoTracker, Tracker
+from hrseg.tracking import NoTracker
 from hrseg.train import resume as resumption
 from hrseg.train.nonfinite import FiniteWatch
 from hrseg.train.run import Run, State, StepResult, training_step
@@ -125,7 +126,7 @@ def _train(
     elsewhere = point is not None and point.path.resolve() != (checkpoints / "last.pt").resolve()
     del point  # its tensors are copied: free them
     log_end = {"start_step": state.step, "validated": state.validated}
-    with Tracker(folder, config, **log_end) if main else NoTracker() as tracker:
+    with tracker_of(config, folder, **log_end) if main else NoTracker() as tracker:
         bar = tqdm(total=total, initial=state.step, unit="it", disable=not main, dynamic_ncols=True,
                    mininterval=0.5 if sys.stderr.isatty() else 10)  # fmt: skip
         clock, watch = _Clock(config.train.batch_size), FiniteWatch(run, folder)
