@@ -18,7 +18,6 @@ from hrseg.data.image_files import read_image
 from hrseg.data.loader import normalise
 from hrseg.errors import DataError, HrsegError, WeightsError
 from hrseg.inference import Inference, forward
-from hrseg.predict.predictor import counts
 from hrseg.report import pictures
 from hrseg.report.run_folder import data_name
 from hrseg.weights import checkpoint
@@ -168,6 +167,6 @@ def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
     labels = Inference(loaded.space.task).labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
     rgb = pictures.displayable(image, loaded.normalisation)
     pair = pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
-    seen = counts(labels, loaded.space)
+    seen = pictures.pixels_per_class(labels, loaded.space)
     colors = {c.name: c.color for c, pixels in zip(loaded.space.classes, seen, strict=True) if pixels}
     return pictures.stacked([pair, pictures.legend(colors, pair.shape[1])] if colors else [pair])

@@ -26,7 +26,7 @@ from hrseg.data.large_pictures import ForModel
 from hrseg.errors import DataError, HrsegError
 from hrseg.files import write_json
 from hrseg.predict.input_files import Input
-from hrseg.predict.predictor import Band, PredictionWriter, Predictor, counts, id_paths, shares
+from hrseg.predict.predictor import Band, PredictionWriter, Predictor, id_paths, shares
 from hrseg.report import pictures
 from hrseg.report.png import RGB, PngWriter
 from hrseg.task import LabelSpace, Task
@@ -79,7 +79,7 @@ class Done:
     problems: list[str] = field(default_factory=list)
 
     def add(self, bands: Sequence[Band], space: LabelSpace) -> None:
-        self.pixels = self.pixels + sum(counts(band.labels, space) for band in bands)
+        self.pixels = self.pixels + sum(pictures.pixels_per_class(band.labels, space) for band in bands)
         self.confidence += float(np.mean([band.confidence for band in bands]))
         self.seen += 1
 
@@ -302,7 +302,7 @@ def predict_film(
                         outputs.folder, name, predictor.space, image.shape[:2], colors=False, overlay=False
                     ) as file:
                         file.write(band)
-                pixels += counts(band.labels, predictor.space)
+                pixels += pictures.pixels_per_class(band.labels, predictor.space)
                 done.add([band], predictor.space)
                 frames += 1
                 bar.update()

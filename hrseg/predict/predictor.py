@@ -257,7 +257,9 @@ class Prediction:
     @cached_property
     def shares(self) -> dict[str, float]:
         """The share of the pixels that each class has, largest first, classes without pixels left out."""
-        return shares(counts(self.labels, self.space), self.image.shape[0] * self.image.shape[1], self.space)
+        return shares(
+            pictures.pixels_per_class(self.labels, self.space), self.image.shape[0] * self.image.shape[1], self.space
+        )
 
     def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Image.Image:
         """The colours of the classes over the picture. legend: below it name and share of those that occur."""
@@ -324,13 +326,6 @@ def legend_html(entries: Mapping[str, Sequence[int]]) -> str:
     )
     shown = (entry.format(tuple(color), html.escape(text)) for text, color in entries.items())
     return f'<div style="line-height: 1.8">{" ".join(shown)}</div>'
-
-
-def counts(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """int64 [K]: the pixels of each class in labels [H, W], or [L, H, W] for multilabel."""
-    if space.task is Task.MULTILABEL:
-        return (labels == 1).sum((1, 2))
-    return np.bincount(labels.reshape(-1), minlength=len(space.classes))
 
 
 def shares(counted: np.ndarray, pixels: int, space: LabelSpace) -> dict[str, float]:

@@ -34,6 +34,13 @@ def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
     return palette[np.clip(labels, 0, len(palette) - 1)]
 
 
+def pixels_per_class(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """int64 [K]: how many pixels each class has in class indices [H, W], or multilabel {0, 1} [L, H, W]."""
+    if space.task is Task.MULTILABEL:
+        return (labels == 1).sum((1, 2))
+    return np.bincount(labels.reshape(-1), minlength=len(space.classes))
+
+
 def overlay(image: np.ndarray, labels: np.ndarray, space: LabelSpace, opacity: float = 0.55) -> np.ndarray:
     """The classes' colours over an RGB image, both [H, W]."""
     return cv2.addWeighted(colored(labels, space), opacity, image, 1 - opacity, 0)
