@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import hrseg
 from hrseg import config
-from hrseg.data.transforms import train_transform
+from hrseg.build import train_transform
 from hrseg.inference import Inference, slide, starts
 from hrseg.losses import _ohem
 from hrseg.metrics import confusion_matrix

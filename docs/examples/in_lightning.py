@@ -14,7 +14,6 @@ from hrseg import build, config
 from hrseg.build import optimizer as optim
 from hrseg.config import Config
 from hrseg.data.loader import Normalise, eval_loader, train_loader
-from hrseg.data.transforms import train_transform
 from hrseg.metrics import ConfusionMatrix, miou
 
 
@@ -32,7 +31,7 @@ class Data(lightning.LightningDataModule):
 
     def train_dataloader(self):
         settings, sample = self.settings, self.train_set[0]
-        transform = train_transform(
+        transform = build.train_transform(
             settings.augment, self.train_set.space, channels=sample.image.shape[2], dtype=sample.image.dtype
         )
         return train_loader(

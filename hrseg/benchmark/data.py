@@ -6,6 +6,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,18 @@ from PIL import Image
 
 from hrseg.benchmark import scenes
 from hrseg.benchmark.measure import Case, Options, Row, missing
-from hrseg.config import AugmentConfig
 from hrseg.data import cache
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.cityscapes_labels import id_to_train_id
 from hrseg.data.loader import TrainSet
 from hrseg.data.resize import resize
-from hrseg.data.transforms import A, train_transform
+from hrseg.data.transforms import A, Augmentation, train_transform
 from hrseg.task import Sample
 
 SCENES = 3
 SCALES = (0.6875, 1.0625, 1.4375, 1.8125)  # the middles of the quarters of 0.5 to 2
-AUGMENT = AugmentConfig(scale=(0.5, 2.0), crop=(512, 1024), flip=0.5)
-WINDOW_ALONE = AugmentConfig(scale=(0.5, 2.0), crop=(512, 1024), flip=0)
+AUGMENT = Augmentation(scale=(0.5, 2.0), crop=(512, 1024), flip=0.5)
+WINDOW_ALONE = Augmentation(scale=(0.5, 2.0), crop=(512, 1024), flip=0)
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -48,7 +48,7 @@ def samples(root: Path) -> Case:
     strips: Any = reason or cache.cached_dataset(plain, "strips", root / "cache", root, progress=False)
     raw = cache.cached_dataset(plain, "raw", root / "cache", root, progress=False)
 
-    configs = [AUGMENT.model_copy(update={"scale": (scale, scale)}) for scale in SCALES]
+    configs = [replace(AUGMENT, scale=(scale, scale)) for scale in SCALES]
     transforms = [train_transform(config, plain.space) for config in configs]
 
     def side(dataset: Any) -> Callable[[], None] | str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrseg.config import Config, LossConfig, RunConfig, check_options, import_piece, is_dotted_path
+from hrseg.config import AugmentConfig, Config, LossConfig, RunConfig, check_options, import_piece, is_dotted_path
 from hrseg.data import DATASETS, cache, folds
 from hrseg.data.checks import require_sound
 from hrseg.data.dataset import Dataset, as_dataset
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from hrseg.data.transforms import TrainTransform
     from hrseg.losses import CombinedLoss
 
 
@@ -97,6 +98,17 @@ def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: b
 def cache_dir(config: Config) -> Path:
     """The folder of `data.cache_dir`, by default in the data set's own."""
     return config.data.cache_dir or config.data.root / ".hrseg_cache"
+
+
+def train_transform(
+    augment: AugmentConfig, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
+) -> TrainTransform:
+    """The `augment` section as a function of a sample and a random generator; see `transforms.train_transform`."""
+    from hrseg.data import transforms
+
+    values = {name: getattr(augment, name) for name in type(augment).model_fields}
+    values["jitter"] = augment.jitter and augment.jitter.model_dump()
+    return transforms.train_transform(transforms.Augmentation(**values), space, channels=channels, dtype=dtype)
 
 
 def normalisation(config: Config, sample: Sample, known: Normalisation | None = None) -> Normalisation:

@@ -279,7 +279,7 @@ def _make_loader(
     reader: _SampleReader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int
 ) -> Loader:
     loader: DataLoader = DataLoader(
-        reader,  # type: ignore[arg-type]
+        reader,  # type: ignore[arg-type]  # has __getitem__, which is all that is asked of it; not torch's class
         batch_sampler=keys,
         collate_fn=partial(_result_or_error, collate),
         num_workers=workers,

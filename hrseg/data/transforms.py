@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault(
@@ -16,7 +17,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from hrseg.config import AugmentConfig, check_options
+from hrseg.config import check_options
 from hrseg.data.loader import target_type
 from hrseg.data.resize import CV2_CHANNELS, image_window, mask_window, resize, scaled_size
 from hrseg.errors import ConfigError, DataError, first_line, nearest
@@ -34,6 +35,28 @@ TRANSFORMS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What random changes a training sample goes through, in this order.
+
+    short_side, long_side: pixels to which that side of the image is resized; at most one of them. scale: the range of a
+    random factor on the size, in steps of scale_step from its lower end if that is given. crop: (height, width) of the
+    random window. max_class_share: the largest share of one class in it. jitter: parameters of albumentations'
+    ColorJitter. flip: the share of samples whose left and right are exchanged. extra: albumentations transforms,
+    {name: ..., parameter: ...}.
+    """
+
+    short_side: int | None = None
+    long_side: int | None = None
+    scale: tuple[float, float] | None = None
+    scale_step: float | None = None
+    crop: tuple[int, int] | None = None
+    max_class_share: float = 1.0
+    jitter: Mapping[str, Any] | None = None
+    flip: float = 0.5
+    extra: Sequence[Mapping[str, Any]] = ()
+
+
 class RandomWindow:
     """A random window of a randomly resized sample; no more than the window is read and resized.
 
@@ -42,18 +65,18 @@ class RandomWindow:
     which no class has more than `max_class_share` of the labelled pixels.
     """
 
-    def __init__(self, config: AugmentConfig, ignore_index: int):
-        self.config, self.ignore_index = config, ignore_index
+    def __init__(self, augmentation: Augmentation, ignore_index: int):
+        self.augmentation, self.ignore_index = augmentation, ignore_index
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         assert sample.target is not None
         size = self.random_size(sample.image.shape[:2], rng)
-        if self.config.crop is None:
+        if self.augmentation.crop is None:
             window = (0, 0, *size)
             target = mask_window(sample.target, size, window)
             return sample._replace(image=resize(np.asarray(sample.image), size), target=target)
-        height, width = (min(pair) for pair in zip(self.config.crop, size, strict=True))
-        share = self.config.max_class_share
+        height, width = (min(pair) for pair in zip(self.augmentation.crop, size, strict=True))
+        share = self.augmentation.max_class_share
         for _ in range(CROP_TRIES if share < 1 else 1):
             top = int(rng.integers(size[0] - height + 1))
             window = (top, int(rng.integers(size[1] - width + 1)), height, width)
@@ -64,22 +87,22 @@ class RandomWindow:
 
     def random_size(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
         """The (height, width) to which an image of `size` is resized."""
-        config, base = self.config, 1.0
-        if config.short_side:
-            base = config.short_side / min(size)
-        elif config.long_side:
-            base = config.long_side / max(size)
-        elif not config.scale:
+        base = 1.0
+        if self.augmentation.short_side:
+            base = self.augmentation.short_side / min(size)
+        elif self.augmentation.long_side:
+            base = self.augmentation.long_side / max(size)
+        elif not self.augmentation.scale:
             return size[0], size[1]
         return scaled_size(size, base * self.random_scale(rng))
 
     def random_scale(self, rng: np.random.Generator) -> float:
         """Any value of `scale`, both ends included, or a step of `scale_step` from its lower end."""
-        low, high = self.config.scale or (1.0, 1.0)
-        if self.config.scale_step is None:
+        low, high = self.augmentation.scale or (1.0, 1.0)
+        if self.augmentation.scale_step is None:
             return rng.uniform(low, high)
-        steps = int((high - low) / self.config.scale_step + 1e-6)  # (2.1 - 0.5) / 0.1 may come out below 16
-        return low + self.config.scale_step * rng.integers(steps + 1)
+        steps = int((high - low) / self.augmentation.scale_step + 1e-6)  # (2.1 - 0.5) / 0.1 may come out below 16
+        return low + self.augmentation.scale_step * rng.integers(steps + 1)
 
 
 class RandomFlip(A.HorizontalFlip):
@@ -134,7 +157,7 @@ def seed_transform(transform: A.BasicTransform | A.BaseCompose, rng: np.random.G
 
 
 def train_transform(
-    config: AugmentConfig, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
+    augmentation: Augmentation, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
 ) -> TrainTransform:
     """Resize, crop, jitter, pad, flip, extra transforms: each if it is set.
 
@@ -142,19 +165,19 @@ def train_transform(
     jitter and each extra transform are tried on a random sample of that kind. Raises ConfigError for one that is
     unknown, has wrong parameters, does not work on it, changes the image's type, the target's values or a crop's size.
     """
-    probe = Probe(space, channels, np.dtype(dtype), config.crop)
+    probe = Probe(space, channels, np.dtype(dtype), augmentation.crop)
     steps: list[A.BasicTransform | A.BaseCompose] = []
-    if config.jitter:
-        steps.append(A.ColorJitter(**config.jitter.model_dump()))
+    if augmentation.jitter:
+        steps.append(A.ColorJitter(**augmentation.jitter))
         probe(steps[-1], "augment.jitter")
-    if config.crop:
-        height, width = config.crop  # padded after the jitter, so that padding stays 0
+    if augmentation.crop:
+        height, width = augmentation.crop  # padded after the jitter, so that padding stays 0
         padding = {"position": "top_left", "border_mode": cv2.BORDER_CONSTANT, "fill": 0}
         steps.append(A.PadIfNeeded(height, width, **padding, fill_mask=space.ignore_index, p=1.0))
-    if config.flip:
-        steps.append(RandomFlip(p=config.flip))
-    steps += [extra_transform(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(config.extra)]
-    window = RandomWindow(config, space.ignore_index)
+    if augmentation.flip:
+        steps.append(RandomFlip(p=augmentation.flip))
+    steps += [extra_transform(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(augmentation.extra)]
+    window = RandomWindow(augmentation, space.ignore_index)
     return TrainTransform(window, A.Compose(steps), unit_range=any(_changes_colors(step) for step in steps))
 
 

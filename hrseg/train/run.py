@@ -20,7 +20,6 @@ from hrseg.config import Config, TrainConfig
 from hrseg.data.checks import find_problems, refuse_problems
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Batch, Loader, Normalise, iterations_per_epoch, train_loader
-from hrseg.data.transforms import train_transform
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 from hrseg.losses import CombinedLoss, LossValue
@@ -175,7 +174,7 @@ class Run:
 
         sample = _first_sample(self.train_set, require_sound)
         memory.require_room_for_samples(config.augment, sample)
-        self._transform = train_transform(
+        self._transform = build.train_transform(
             config.augment, self.space, channels=sample.image.shape[2], dtype=sample.image.dtype
         )
         # The files are looked at, which may take a while, before weights are fetched.

@@ -9,8 +9,8 @@ import torch
 
 from hrseg import build, config
 from hrseg.build import optimizer as optim
+from hrseg.build import train_transform
 from hrseg.data import ade20k, camvid, cityscapes
-from hrseg.data.transforms import train_transform
 from hrseg.task import LabelSpace, SegmentationClass
 from tests.conftest import ROOT
 

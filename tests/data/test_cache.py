@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrseg.build import train_transform
 from hrseg.commands.cache import main
 from hrseg.config import AugmentConfig
 from hrseg.data import cache, folder
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import TrainSet, eval_loader, train_loader
-from hrseg.data.transforms import train_transform
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass, Task
 

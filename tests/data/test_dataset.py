@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hrseg.data.cache import cached_dataset
 from hrseg.data.dataset import ATTRIBUTES, METHODS, Dataset, WrappedDataset, as_dataset
+from hrseg.data.folder import Folder
 from hrseg.data.folds import Part
 from hrseg.data.pairs import Pairs, ValueTable
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass
+from tests.conftest import ROOT
 
 SPACE = LabelSpace((SegmentationClass("a", (1, 2, 3)), SegmentationClass("b", (3, 2, 1))))
 
@@ -127,6 +131,22 @@ def test_a_part_has_every_attribute_of_the_whole(name):
     part, own = Part(Telling(), [3, 1]), vars(Telling)[name]
     assert not hasattr(Dataset, name) or own is not getattr(Dataset, name)
     assert getattr(part, name) == OF_THE_PART[name] if name in OF_THE_PART else getattr(part, name) is own
+
+
+def test_a_cached_data_set_answers_like_the_one_it_holds(shapes, tmp_path):
+    whole = Folder(shapes, "train")
+    cached = Part(cached_dataset(whole, "raw", tmp_path, shapes, progress=False), [4, 2])
+    for name in METHODS:
+        if of_one_sample(name):
+            assert answer(cached, name, 1) == answer(whole, name, 2)
+    assert cached.type_name == "Folder"
+    assert cached.table is whole.table and cached.image_type() == np.uint8 and cached.meaning() == whole.meaning()
+
+
+def test_no_code_asks_whether_a_data_set_has_a_member():
+    asks = re.compile(r"(getattr|hasattr)\((self\.)?_?(dataset|data_set|whole|train_set|val_set)\b")
+    files = [path for path in (ROOT / "hrseg").rglob("*.py") if path.name != "dataset.py"]
+    assert files and [path for path in files if asks.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_four_members_of_a_users_class_are_enough():

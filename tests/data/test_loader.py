@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.build import train_transform
 from hrseg.config import AugmentConfig
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import (
@@ -20,7 +21,6 @@ from hrseg.data.loader import (
     train_loader,
 )
 from hrseg.data.resize import resize_short_side
-from hrseg.data.transforms import train_transform
 from hrseg.errors import DataError
 from hrseg.task import LabelSpace, Normalisation, Sample, SegmentationClass
 

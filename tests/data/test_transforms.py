@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from hrseg.build import train_transform
 from hrseg.config import AugmentConfig
-from hrseg.data.transforms import TRANSFORMS, RandomWindow, largest_class_share, train_transform
+from hrseg.data.transforms import TRANSFORMS, Augmentation, RandomWindow, largest_class_share
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass, Task
 
@@ -36,14 +37,14 @@ def refusal(settings, **kind):
 
 
 def test_stepped_scale_draws_every_step_alike_and_both_ends():
-    window, rng = RandomWindow(AugmentConfig(scale=(0.5, 2.1), scale_step=0.1), 255), np.random.default_rng(0)
+    window, rng = RandomWindow(Augmentation(scale=(0.5, 2.1), scale_step=0.1), 255), np.random.default_rng(0)
     scales, counts = np.unique(np.round([window.random_scale(rng) for _ in range(3400)], 6), return_counts=True)
     assert scales.tolist() == [round(0.5 + i / 10, 6) for i in range(17)]
     assert counts.min() > 150 and counts.max() < 250  # of 200
 
 
 def test_scale_without_a_step_takes_any_value_of_the_range():
-    window, rng = RandomWindow(AugmentConfig(scale=(0.5, 2.0)), 255), np.random.default_rng(0)
+    window, rng = RandomWindow(Augmentation(scale=(0.5, 2.0)), 255), np.random.default_rng(0)
     scales = np.array([window.random_scale(rng) for _ in range(500)])
     assert len(set(scales)) == 500 and 0.5 <= scales.min() < 0.52 and 1.98 < scales.max() <= 2.0
 
