@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrseg.evaluate import evaluation
+from hrseg.commands import test as test_command
 from hrseg.task import LabelSpace, Sample, SegmentationClass
 from tests.shapes import COLORS
 
@@ -26,5 +26,5 @@ class Unlabelled:
 def test_a_data_set_without_files_and_labels_has_no_labels(saved, tmp_path, capsys, short_side):
     words = ["data.dataset=tests.evaluate.test_unlabelled:Unlabelled", "data.workers=0", "run.threads=1"]
     words += ["--out", str(tmp_path), f"eval.short_side={short_side}"]
-    assert evaluation.main(["--checkpoint", str(saved), *words]) == 2
+    assert test_command.main(["--checkpoint", str(saved), *words]) == 2
     assert "one: has no labels to score against." in capsys.readouterr().err
