@@ -1,4 +1,4 @@
-"""Weights from files of any family into models, with a report of what went where, and back."""
+"""Loads weights of any family into models, with a report of what went where, and saves them for any family."""
 
 from hrseg.weights.families import FAMILIES, Family
 from hrseg.weights.identify import IdentifiedCheckpoint, build_model, checkpoint_settings, inspect

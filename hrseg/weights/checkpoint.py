@@ -60,9 +60,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of hrseg, on the CPU; tensors and plain types only, nothing in the file is executed.
+    """Read a checkpoint of hrseg to the CPU; tensors and plain types only, nothing in the file is executed.
 
-    Raises WeightsError if it is missing, cut short, damaged, or not hrseg's.
+    Raises WeightsError if it is missing, truncated, damaged, or not from hrseg.
     """
     try:
         if zipfile.is_zipfile(path) and (found := find_damage(path)):
@@ -76,10 +76,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise WeightsError(path, f"holds more than tensors and plain types: {first_line(error)}.") from None
     except WeightsError:
         raise
-    except Exception as error:  # torch's reader raises whatever comes up on a damaged file
+    except Exception as error:  # torch's reader may raise anything on a damaged file
         raise WeightsError(path, f"cannot be read, it may be cut short: {first_line(error)}.") from None
     if not isinstance(state, dict) or not state.keys() >= KEYS:
-        raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights by model.weights.")
+        raise WeightsError(path, "is not a checkpoint of hrseg.", "Start from other weights with model.weights.")
     require_readable(state, path)
     return state
 

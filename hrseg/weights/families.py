@@ -1,7 +1,7 @@
-"""The families of HRNet checkpoints: how each names its tensors, and what its network does that the names do not say.
+"""The families of HRNet checkpoints: how each names its tensors, and what its network does that names cannot show.
 
 A family's names become hrseg's by prefixes: the trunk's get `encoder.`, a head's go by the table of its architecture.
-The tables are read backwards to save a model for its family's own code.
+Read backwards, the tables save a model for its family's own code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hrseg.models import c1, classifier, detection, hrnetv2, ocrnet, pose
 from hrseg.task import Normalisation
 from hrseg.weights import paddle
 
-Names = tuple[tuple[str, str], ...]  # how a tensor's name begins there, and here
+Names = tuple[tuple[str, str], ...]  # prefixes of a tensor's name: in the family's code, in hrseg
 
 MMSEG_FCN: Names = (
     ("decode_head.convs.0.conv.", "decoder.conv."),
@@ -64,8 +64,8 @@ def same_names(names: Names) -> Names:
     return tuple((here, here) for _, here in names)
 
 
-# A convolution's bias and the running mean after it. Where a family has no such bias it is 0; it can be taken into the
-# mean: (x + bias) - mean = x - (mean - bias).
+# A convolution's bias and the running mean after it. Where a family has no such bias it is 0, and a bias can be moved
+# into the mean: (x + bias) - mean = x - (mean - bias).
 BIAS_BEFORE_NORM = {
     "hrnetv2": (("decoder.conv.bias", "decoder.bn.running_mean"),),
     "ocrnet": (
@@ -87,14 +87,14 @@ ALIGN_QUESTION = (
 
 @dataclass(frozen=True)
 class Family:
-    """One home of checkpoints.
+    """A project whose checkpoints are known.
 
-    trunk: how the trunk's names begin there. wrapper: how all names begin in its files. wrap: what these hold around
-    the tensors. heads: the tables of the architectures that it has. dropped: patterns of names that are left out on
-    purpose, with the reason. fusions: of its networks; of two, the names cannot tell which. bias: whether convolutions
-    before a batch norm in its heads have one. absolute_gamma: abs(gamma) + 1e-5 is what its batch norms multiply by.
-    spell: its names in the reference's spelling, where prefixes do not do. question: what the names cannot tell, for
-    the person to answer. saved: whether `save` writes for it.
+    trunk: the prefix of the trunk's names. wrapper: the prefix of all names in its files. wrap: puts the tensors into
+    the structure of its files. heads: a table per architecture. dropped: patterns of names that are left out on
+    purpose, with the reason. fusions: of its networks; where there are two, the names cannot tell which. bias: whether
+    its heads' convolutions before a batch norm have one. absolute_gamma: its batch norms multiply by abs(gamma) + 1e-5.
+    spell: turns its names into the reference's, where prefixes are not enough. question: what the names cannot tell
+    and the user has to answer. saved: whether `save` writes for it.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Family:
         return next((why for pattern, why in self.dropped if re.search(pattern, name)), "")
 
     def names(self, architecture: str) -> Names:
-        """The table of an architecture, the trunk last: every name begins with its empty or own prefix."""
+        """The table of an architecture, the trunk last: every name begins with its prefix, which may be empty."""
         return (*self.heads.get(architecture, ()), (self.trunk, "encoder."))
 
 
@@ -229,18 +229,18 @@ FAMILIES = {
         ),
         Family(
             "paddleseg",
-            "PaddleSeg (.pdparams), which pads its stride-2 convolutions at one side only: not exact",
+            "PaddleSeg (.pdparams), which pads its stride-2 convolutions on one side only: not exact",
             heads=OFFICIAL_HEADS,
             normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
             bias="sometimes",
             spell=paddle.reference_name,
-            question="PaddleSeg pads stride-2 convolutions at the right and below only (padding='same'), torch at all "
-            "sides: the outputs differ; docs/weights.md says by how much. Train on, or score before use.",
+            question="PaddleSeg pads stride-2 convolutions only on the right and below (padding='same'), torch on all "
+            "sides: the outputs differ; docs/weights.md says by how much. Fine-tune, or score before use.",
             saved=False,
         ),
         Family(
             "trunk",
-            "an HRNet without a head, of unknown home",
+            "an HRNet without a head, of unknown origin",
             heads={},
             question="How the fusion interpolates is not in the file: nearest in ImageNet's, pose and detection "
             "networks (--family imagenet), bilinear in segmentation networks. Assumed: bilinear.",
@@ -257,10 +257,10 @@ FAMILIES = {
         ),
     )
 }
-# What a name of a family means in `--to`, `family=` and documentation.
+# Other names of families, in `--to` and `family=`.
 ALIASES = {"timm": "imagenet", "mmsegmentation": "mmseg", "torch04": "official_torch04", "nvidia": "psa"}
 
-# Heads of ImageNet checkpoints. Where a model has none of them, they are dropped on purpose.
+# Prefixes of the heads of ImageNet checkpoints; dropped on purpose where a model has no such head.
 CLASSIFIER_HEAD = tuple(there for there, _ in classifier.REFERENCE_NAMES)
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")  # DataParallel's, torch.compile's, anywhere in a name
@@ -269,9 +269,9 @@ TRUNK_PREFIXES = ("encoder.model.", "backbone.", "encoder.")
 
 
 def strip_wrappers(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """What remains of each name without its wrappers: (name there to bare name, names outside the network, prefixes).
+    """Names without their wrappers: (name in the file to bare name, names outside the network, prefixes).
 
-    prefixes: of the networks that the names hold; more than one where there are several.
+    prefixes: one per network; more than one where the file holds several.
     """
     plain = {key: WRAPPERS.sub("", key) for key in keys}
     prefixes = Counter(match.string[: match.start()] for key in plain.values() if (match := TRUNK_KEY.search(key)))
@@ -287,7 +287,7 @@ def strip_wrappers(keys: Collection[str]) -> tuple[dict[str, str], list[str], li
 
 
 def family_of_names(keys: Collection[str]) -> Family | None:
-    """The family whose names these are, by the names alone; None where there is no HRNet among them."""
+    """The family that writes such names; None where there is no HRNet among them."""
 
     def any_starts(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in keys)

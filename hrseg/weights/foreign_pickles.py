@@ -1,4 +1,4 @@
-"""Pickles of strangers: tensors, arrays and plain values are read; nothing in the file is executed.
+"""Reads pickles of other projects: tensors, arrays and plain values; nothing in the file is executed.
 
 torch's own `weights_only` reader refuses what other toolkits write beside the tensors: logging buffers, numpy scalars,
 settings objects. Here each of these names stands for something harmless, and every other name is refused.
@@ -34,8 +34,8 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# Objects that lie beside the weights and are not needed: whatever they are made with is thrown away. `getattr` is among
-# them because the logging buffers of mmengine refer to their own methods by it.
+# Objects beside the weights that are not needed: their arguments are thrown away. `getattr` is one of them because the
+# logging buffers of mmengine refer to their own methods with it.
 OPAQUE = (
     "argparse.Namespace",
     "builtins.getattr",
@@ -47,7 +47,7 @@ OPAQUE = (
     "torch.device",
     *(f"numpy.{name}" for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool_", "str_")),
 )
-# Dictionaries by another name: their entries are kept.
+# Dictionaries under other names: their entries are kept.
 MAPPINGS = (
     "addict.addict.Dict",
     "collections.defaultdict",
@@ -87,8 +87,8 @@ def read_pickle(path: Path) -> Any:
 
 
 def without_stand_ins(value: Any, _done: dict[int, Any] | None = None) -> Any:
-    """The same with arrays in place of their stand-ins. Raises RecursionError for what holds itself."""
-    done = {} if _done is None else _done  # what is in many places is made once
+    """The same with arrays in place of their stand-ins. Raises RecursionError where a value contains itself."""
+    done = {} if _done is None else _done  # a value that is in many places is made once
     if isinstance(value, _Array):
         return value.array
     if not isinstance(value, Mapping | list | tuple):
@@ -107,7 +107,9 @@ def _read_zip(path: Path) -> Any:
         names = set(archive.namelist())
         main = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
         if len(main) != 1 or any(name.endswith("constants.pkl") for name in names):
-            raise pickle.UnpicklingError("it is a program (TorchScript) or no torch file, not a set of weights")
+            raise pickle.UnpicklingError(
+                "it is a program (TorchScript) or not a torch file, rather than a set of weights"
+            )
         folder = main[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
             raise pickle.UnpicklingError("its numbers are big-endian")
@@ -149,7 +151,7 @@ def _read_legacy(file: Any, file_bytes: int) -> Any:
 
 
 class _Counted:
-    """A file of which few short pieces may be read: each may become an object a hundred times its size.
+    """A file of which only so many pieces may be read: each may become an object a hundred times its size.
 
     The pieces of a pickle are its instructions; the numbers of an array come in one piece.
     """
@@ -161,7 +163,7 @@ class _Counted:
         self._left -= pieces
         if self._left < 0:
             # Not an UnpicklingError, which the unpickler would take for the end of the file.
-            raise ValueError(f"it has more than {MOST_INSTRUCTIONS:,} parts, as no set of weights has")
+            raise ValueError(f"it has more than {MOST_INSTRUCTIONS:,} parts, more than any set of weights has")
 
     def read(self, size: int = -1) -> bytes:
         self._count(1)
@@ -177,15 +179,15 @@ class _Counted:
 
 
 class _Array:
-    """A numpy array or scalar whose bytes are looked at only when its type is known to be a number's."""
+    """A numpy array or scalar whose bytes are read only once its type is known to be a number."""
 
     array: np.ndarray | np.generic | None = None
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
-    """Finds no name beyond its own vocabulary, which is made anew each time, so that no file can alter it.
+    """Finds only names of its own vocabulary, which is rebuilt each time, so that no file can change it.
 
-    Python's own form, as torch's: the one in C makes room for 2^32 entries when five bytes ask it to.
+    It builds on the unpickler in Python, as torch does: the one in C allocates 2^32 entries when five bytes ask for it.
     """
 
     def __init__(self, file: Any, storage: Callable[[torch.dtype, str, int], Tensor] | None = None):
@@ -193,8 +195,10 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         self.storage, self.vocabulary = storage, _vocabulary()
 
     def _refused(self) -> None:
-        # Its length is a number in the file, and room is made for it before a byte is read. Weights have no use for it.
-        raise pickle.UnpicklingError("it holds a bytearray, which is no tensor and no plain value; nothing was run")
+        # Its length is a number in the file, and memory is allocated before a byte is read. Weights have no use for it.
+        raise pickle.UnpicklingError(
+            "it holds a bytearray, which is neither a tensor nor a plain value; nothing was executed"
+        )
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _refused}  # type: ignore[attr-defined, dict-item]
 
@@ -204,7 +208,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         if full.startswith("mmengine.logging.history_buffer.HistoryBuffer"):
             full = "mmengine.logging.history_buffer.HistoryBuffer"  # the class and its methods
         if full not in self.vocabulary:
-            raise pickle.UnpicklingError(f"it names '{full}', which is no tensor and no plain value; nothing was run")
+            raise pickle.UnpicklingError(
+                f"it names '{full}', which is neither a tensor nor a plain value; nothing was executed"
+            )
         return self.vocabulary[full]
 
     def persistent_load(self, identity: Any) -> Tensor:
@@ -215,7 +221,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
 
 def _vocabulary() -> dict[str, Any]:
-    """Every name that a file may use, and the harmless thing that it means."""
+    """Every name that a file may use, and the harmless object it stands for."""
 
     class Opaque:
         def __init__(self, *args: Any, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""What a checkpoint is, by its names and shapes, and the model that it is of."""
+"""Identifies a checkpoint by the names and shapes of its tensors, and builds its model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from hrseg.weights.matching import (
 from hrseg.weights.report import Report
 from hrseg.weights.source import Checkpoint, Source, read_checkpoint
 
-# What is built for each architecture, and the argument that counts its outputs.
+# The class of each architecture, and its argument for the number of outputs.
 ARCHITECTURES: dict[str, tuple[type[nn.Module], str]] = {
     "hrnetv2": (HRNetV2, "classes"),
     "ocrnet": (OCRNet, "classes"),
@@ -50,15 +50,15 @@ ARCHITECTURES: dict[str, tuple[type[nn.Module], str]] = {
     "pose": (PoseHRNet, "joints"),
     "detection": (HRNetV2p, "out_channels"),
 }
-# Tensors whose first dimension is that number; the first that is there counts.
-COUNTED = {
+# Tensors whose first dimension is that number; the first that is present counts.
+OUTPUT_TENSORS = {
     "classes": ("segmentation_head.conv.weight", "segmentation_head.conv.bias", "classifier.weight", "classifier.bias"),
     "joints": ("head.weight", "head.bias"),
     "out_channels": ("neck.reduction.weight", "neck.reduction.bias"),
 }
 SEGMENTING = ("hrnetv2", "ocrnet", "c1")
 WITH_ALIGN_CORNERS = ("hrnetv2", "ocrnet")
-# The benchmarks whose classes are assumed where a file has as many outputs and no names.
+# The benchmarks whose classes are assumed where a file has that many outputs and no names.
 BENCHMARKS = {len(CITYSCAPES): ("Cityscapes", CITYSCAPES), len(ADE20K): ("ADE20K", ADE20K)}
 # Settings of hrseg's `model` section that are not options of the architecture, or are kept elsewhere.
 SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
@@ -66,11 +66,11 @@ SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
 
 @dataclass(frozen=True)
 class IdentifiedCheckpoint:
-    """What a checkpoint is: enough to build its model as it was at home.
+    """What a checkpoint is: enough to rebuild the model it was saved from.
 
     architecture: a name of ARCHITECTURES, an architecture of smp (hrseg's own checkpoints), or "encoder". outputs:
-    classes, joints or channels. space: its classes by name; None where it segments nothing. questions: what the file
-    cannot tell and was assumed. config: the settings in a checkpoint of hrseg. tensors: by the names of the model.
+    classes, joints or channels. space: its classes; None where it does not segment. questions: what the file cannot
+    tell, and what was assumed. config: the settings, in a checkpoint of hrseg. tensors: by the model's names.
     """
 
     source: str
@@ -91,7 +91,7 @@ class IdentifiedCheckpoint:
 
     @property
     def variant(self) -> str:
-        """Of the HRNet, e.g. w48; another encoder's whole name."""
+        """The variant of the HRNet, e.g. w48; for other encoders the whole name."""
         return self._variant_and_fusion()[0]
 
     @property
@@ -133,63 +133,71 @@ def inspect(
     align_corners: bool | None = None,
     encoder_only: bool = False,
 ) -> IdentifiedCheckpoint:
-    """What a checkpoint is, by the names and shapes of its tensors, never by its own name.
+    """Identify a checkpoint by the names and shapes of its tensors, never by the file's name.
 
-    family: where the names mislead. align_corners: what the person knows where the file cannot tell. The report may say
-    that the file is not whole; `build_model` then refuses it. Raises WeightsError where there is no HRNet in it.
+    family: where the names mislead. align_corners: the answer where the file cannot tell. The report may say that the
+    file is incomplete; `build_model` then refuses it. Raises WeightsError where there is no HRNet in it.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
-        found = _from_settings(checkpoint)
-        reading = recognise_family(checkpoint, family, _model_on_meta(found).state_dict().keys())
+        identified = _from_settings(checkpoint)
+        reading = recognise_family(checkpoint, family, _model_on_meta(identified).state_dict().keys())
         if encoder_only:
-            found = replace(found, architecture="encoder", outputs=None, space=None, options={}, config=None)
+            identified = replace(identified, architecture="encoder", outputs=None, space=None, options={}, config=None)
     else:
         reading = recognise_family(checkpoint, family)
-        found = _from_names(checkpoint, reading, align_corners, encoder_only)
-    tensors, report = match_tensors(_model_on_meta(found), checkpoint, reading, encoder_only=encoder_only, strict=True)
-    return replace(found, tensors=tensors, report=report)
+        identified = _from_names(checkpoint, reading, align_corners, encoder_only)
+    tensors, report = match_tensors(
+        _model_on_meta(identified), checkpoint, reading, encoder_only=encoder_only, strict=True
+    )
+    return replace(identified, tensors=tensors, report=report)
 
 
-def build_model(found: IdentifiedCheckpoint | Source) -> nn.Module:
-    """The model of a checkpoint, with its weights and the settings of its home, in evaluation mode on the CPU.
+def build_model(identified: IdentifiedCheckpoint | Source) -> nn.Module:
+    """The model of a checkpoint, with its weights and the function it was trained with, in evaluation mode on the CPU.
 
-    Raises WeightsError, naming the tensors, where any has no partner.
+    Raises WeightsError, naming the tensors, where any has no counterpart.
     """
-    if not isinstance(found, IdentifiedCheckpoint):
-        found = inspect(found)
-    if not found.report.fits:
-        raise WeightsError(found.source, f"is not whole: {found.report}.", "Is it cut short, or edited?")
-    model = _model_on_meta(found)
-    model.load_state_dict(found.tensors, assign=True)
-    if found.bn_momentum is not None:
-        set_bn_momentum(model, found.bn_momentum)
+    if not isinstance(identified, IdentifiedCheckpoint):
+        identified = inspect(identified)
+    if not identified.report.fits:
+        raise WeightsError(identified.source, f"is not complete: {identified.report}.", "Is it truncated, or edited?")
+    model = _model_on_meta(identified)
+    model.load_state_dict(identified.tensors, assign=True)
+    if identified.bn_momentum is not None:
+        set_bn_momentum(model, identified.bn_momentum)
     return model.eval()
 
 
-def _model_on_meta(found: IdentifiedCheckpoint) -> nn.Module:
-    """The model without memory: its start values are not needed."""
+def _model_on_meta(identified: IdentifiedCheckpoint) -> nn.Module:
+    """The model on the meta device: its initial values are not needed."""
     known = {**models.ARCHITECTURES, **{name: cls for name, (cls, _) in ARCHITECTURES.items()}}
-    options = dict(found.options)
+    options = dict(identified.options)
     with torch.device("meta"):
-        if found.architecture == "encoder":
-            return smp.encoders.get_encoder(found.encoder, in_channels=found.in_channels, depth=5, weights=None)
-        if found.architecture not in known:
-            raise WeightsError(
-                found.source, f"no architecture '{found.architecture}'.", nearest(found.architecture, known)
+        if identified.architecture == "encoder":
+            return smp.encoders.get_encoder(
+                identified.encoder, in_channels=identified.in_channels, depth=5, weights=None
             )
-        _, counted = ARCHITECTURES.get(found.architecture, (None, "classes"))
+        if identified.architecture not in known:
+            raise WeightsError(
+                identified.source,
+                f"no architecture '{identified.architecture}'.",
+                nearest(identified.architecture, known),
+            )
+        _, counted = ARCHITECTURES.get(identified.architecture, (None, "classes"))
         if counted:
-            options[counted] = found.outputs
-        if found.architecture in WITH_ALIGN_CORNERS:
-            options["align_corners"] = found.align_corners
-        if found.architecture not in ARCHITECTURES:
+            options[counted] = identified.outputs
+        if identified.architecture in WITH_ALIGN_CORNERS:
+            options["align_corners"] = identified.align_corners
+        if identified.architecture not in ARCHITECTURES:
             options["encoder_weights"] = None  # smp's own architectures would fetch ImageNet weights by default
         try:
-            return known[found.architecture](encoder_name=found.encoder, in_channels=found.in_channels, **options)
+            return known[identified.architecture](
+                encoder_name=identified.encoder, in_channels=identified.in_channels, **options
+            )
         except (TypeError, ValueError, KeyError) as error:
             raise WeightsError(
-                found.source, f"its {found.architecture} over {found.encoder} cannot be built: {error}."
+                identified.source, f"its {identified.architecture} over {identified.encoder} cannot be built: {error}."
             ) from error
 
 
@@ -205,14 +213,14 @@ def _from_names(
     attention = _attention(shapes)
     fusion, questions = family.fusion, [family.question] if family.question else []
     if family.name == "trunk" and attention:
-        questions = []  # only one home has it
+        questions = []  # only one family has it
     if len(family.fusions) > 1:
         aligned = head == "ocrnet" if align_corners is None else align_corners
         fusion = family.fusions[aligned]
         questions = [ALIGN_QUESTION.format(assumed=aligned)] if align_corners is None else []
     suffix = attention or next(suffix for suffix, options in SUFFIXES.items() if options == {"fusion": fusion})
     _, counted = ARCHITECTURES.get(architecture, (None, ""))
-    outputs = next((shapes[name][0] for name in COUNTED[counted] if name in shapes), 1) if counted else None
+    outputs = next((shapes[name][0] for name in OUTPUT_TENSORS[counted] if name in shapes), 1) if counted else None
     space = None
     if architecture in SEGMENTING and outputs is not None:
         space, assumed = _label_space(checkpoint, outputs)
@@ -234,7 +242,7 @@ def _from_names(
 
 
 def _variant(checkpoint: Checkpoint, shapes: Mapping[str, Collection[int]]) -> str:
-    """The row of the table of variants: by width, and for the two of width 18 by which names there are."""
+    """The HRNet's variant: by its width, and for the two of width 18 by the names that are present."""
     widths: Counter[float] = Counter()
     for name, shape in shapes.items():
         match = re.search(r"stage\d\.\d+\.branches\.(\d)\.\d+\.conv1\.weight$", name)
@@ -255,16 +263,16 @@ def _names_of(variant: str) -> frozenset[str]:
 
 
 def _attention(shapes: Collection[str]) -> str:
-    """The end of the encoder's name where its blocks carry polarized self-attention."""
+    """The suffix of the encoder's name where its blocks have polarized self-attention."""
     if any(".deattn.conv_up.0." in name for name in shapes):
         return "_psa_s"
     return "_psa_p" if any(".deattn." in name for name in shapes) else ""
 
 
 def _label_space(checkpoint: Checkpoint, outputs: int) -> tuple[LabelSpace, str]:
-    """The classes: as in the file (mmsegmentation's have names), else a benchmark's of as many, else numbers.
+    """The classes: from the file (mmsegmentation's have names), else a benchmark's with that many, else numbers.
 
-    Returns what was assumed as well.
+    Also returns a sentence on what was assumed.
     """
     meta = checkpoint.beside.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
@@ -284,7 +292,7 @@ def _label_space(checkpoint: Checkpoint, outputs: int) -> tuple[LabelSpace, str]
 
 
 def _from_settings(checkpoint: Checkpoint) -> IdentifiedCheckpoint:
-    """A checkpoint of hrseg carries its own settings."""
+    """Identify a checkpoint of hrseg by its own settings."""
     beside = checkpoint.beside
     try:
         own = dict(beside["config"]["model"])
@@ -312,27 +320,31 @@ def _from_settings(checkpoint: Checkpoint) -> IdentifiedCheckpoint:
     )
 
 
-def checkpoint_settings(found: IdentifiedCheckpoint) -> dict[str, Any]:
-    """What a checkpoint of hrseg has beside its tensors: enough to build the model and to feed it."""
-    model: dict[str, Any] = {"arch": found.architecture, "encoder": found.encoder}
-    if found.bn_momentum is not None:
-        model["bn_momentum"] = found.bn_momentum
-    if found.align_corners:
+def checkpoint_settings(identified: IdentifiedCheckpoint) -> dict[str, Any]:
+    """What a checkpoint of hrseg holds beside its tensors: enough to build the model and to prepare its images."""
+    model: dict[str, Any] = {"arch": identified.architecture, "encoder": identified.encoder}
+    if identified.bn_momentum is not None:
+        model["bn_momentum"] = identified.bn_momentum
+    if identified.align_corners:
         model["align_corners"] = True
-    model |= found.options
-    if found.config is not None:
-        config = found.config
-    elif found.architecture in SEGMENTING:
-        data = {"mean": list(found.normalisation.mean), "std": list(found.normalisation.std)}
+    model |= identified.options
+    if identified.config is not None:
+        config = identified.config
+    elif identified.architecture in SEGMENTING:
+        data = {"mean": list(identified.normalisation.mean), "std": list(identified.normalisation.std)}
         config = settings.parse({"model": model, "data": data}).to_plain()
     else:
-        config = {"model": {**model, "outputs": found.outputs}}
-    space = found.space.to_plain() if found.space is not None else {"classes": None, "task": None, "ignore_index": None}
-    origin = {"family": found.family.name, "source": found.source}
+        config = {"model": {**model, "outputs": identified.outputs}}
+    space = (
+        identified.space.to_plain()
+        if identified.space is not None
+        else {"classes": None, "task": None, "ignore_index": None}
+    )
+    origin = {"family": identified.family.name, "source": identified.source}
     return {
         "format": 1,
         "config": config,
-        "normalisation": found.normalisation.to_plain(),
+        "normalisation": identified.normalisation.to_plain(),
         **space,
         "origin": origin,
     }

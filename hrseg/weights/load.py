@@ -1,4 +1,4 @@
-"""A checkpoint into a model that is there already: all of it, or a refusal that names what does not fit."""
+"""Loads a checkpoint into an existing model: all of it, or an error that names what does not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(
         raise WeightsError(
             checkpoint.source,
             f"does not fit the model: {report}.",
-            f"tools/convert.py FILE --inspect says which architecture and encoder it is of; choose these{alone}.",
+            f"tools/convert.py FILE --inspect says which architecture and encoder it belongs to; choose these{alone}.",
         )
     model.load_state_dict({**model.state_dict(), **tensors})
     return report

@@ -1,4 +1,4 @@
-"""A file's tensors by the names of a model: which family wrote them, and which of them fit."""
+"""Matches a file's tensors with a model's: which family wrote them, what they are called here, and which fit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BIASES = {bias for pairs in BIAS_BEFORE_NORM.values() for bias, _ in pairs}
 class RecognisedNames(NamedTuple):
     """How a checkpoint's names are read.
 
-    family: None where they are the model's own, whatever network that is. inside: the network's names in the file, and
-    what remains of each without wrappers. outside: names beside the network.
+    family: None where the names are the model's own, whatever network that is. inside: the network's names in the file,
+    to the same without wrappers. outside: names that do not belong to the network.
     """
 
     family: Family | None
@@ -32,7 +32,7 @@ class RecognisedNames(NamedTuple):
 
 
 def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection[str] = ()) -> RecognisedNames:
-    """The family of a checkpoint: the one that is asked for, or by its names.
+    """The family of a checkpoint: the one that is given, or the one whose names it has.
 
     own: the names of the model that it is meant for, if there is one. Raises WeightsError where the file holds several
     networks or none.
@@ -42,11 +42,11 @@ def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection
         raise WeightsError(
             checkpoint.source,
             f"holds {len(roots)} networks, under {', '.join(repr(r) for r in roots)}.",
-            "Save the one that you mean into a file of its own.",
+            "Save the one you mean to a file of its own.",
         )
     bare = set(inside.values())
     if len(bare) < len(inside):
-        raise WeightsError(checkpoint.source, "holds tensors twice, with a wrapper's name and without.")
+        raise WeightsError(checkpoint.source, "holds tensors twice, with and without a wrapper's name.")
     if family is not None:
         name = families.ALIASES.get(family, family)
         if name not in FAMILIES:
@@ -59,12 +59,12 @@ def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection
         return RecognisedNames(None, inside, outside)
     if found is None:
         first = f"Its first names: {first_names(checkpoint.tensors, 4)}."
-        raise WeightsError(checkpoint.source, "holds no HRNet that hrseg knows, and nothing of the model.", first)
+        raise WeightsError(checkpoint.source, "holds no HRNet that hrseg knows, and no tensors of the model.", first)
     return RecognisedNames(found, inside, outside)
 
 
 def recognise_architecture(reading: RecognisedNames) -> str:
-    """The architecture of the head, by the names; "encoder" where there is none."""
+    """The architecture of the head, from the names; "encoder" where there is none."""
     family = reading.family
     assert family is not None
     return families.architecture_of_names(family, [family.spelled(bare) for bare in reading.inside.values()])
@@ -98,7 +98,7 @@ def match_tensors(
 ) -> tuple[dict[str, Tensor], Report]:
     """The tensors of a file that fit a model, by the model's names, and what became of each.
 
-    encoder_only: the file's head is left out. strict: the head must be there, and have the model's classes.
+    encoder_only: leave the file's head out. strict: the head must be there, with the model's classes.
     """
     own = model.state_dict()
     family = reading.family
@@ -121,7 +121,7 @@ def match_tensors(
         dropped |= dict.fromkeys(heads, "of the ImageNet classifier")
     needless = _needless(model)
     names, beyond = _split(names, lambda name: name in own or not name.startswith(needless))
-    dropped |= dict.fromkeys(beyond, "leads to features that the model does without")
+    dropped |= dict.fromkeys(beyond, "leads to features that the model does not compute")
     for key in reading.outside:
         dropped[key] = (family.reason_to_drop(key) if family else "") or "outside the network"
 
@@ -132,7 +132,9 @@ def match_tensors(
     kept = [name for name in own if name not in wanted]
     other_classes: list[str] = []
     if not strict:
-        if all(of_encoder(name) for name in names.values()):  # the file has no head: the model's keeps its start
+        if all(
+            of_encoder(name) for name in names.values()
+        ):  # the file has no head: the model's keeps its initial values
             kept += [name for name in missing if not of_encoder(name)]
             missing = [name for name in missing if of_encoder(name)]
         other_classes = _of_other_classes([n for n in wrong if not of_encoder(n)], tensors, wanted)
@@ -162,7 +164,7 @@ def match_tensors(
 
 
 def _split(names: Mapping[str, str], keep: Callable[[str], bool]) -> tuple[dict[str, str], list[str]]:
-    """The entries whose name in hrseg is to be kept, and the others' names in the file."""
+    """The entries whose hrseg name is to be kept, and the file's names of the others."""
     kept = {key: name for key, name in names.items() if keep(name)}
     return kept, [key for key in names if key not in kept]
 
@@ -170,7 +172,7 @@ def _split(names: Mapping[str, str], keep: Callable[[str], bool]) -> tuple[dict[
 def _known_without_file(
     wanted: Collection[str], tensors: Mapping[str, Tensor], family: Family | None
 ) -> dict[str, str]:
-    """Tensors of the model that are 0 although, or because, the file does not have them, with the reason."""
+    """Tensors of the model that are not in the file but known to be 0, with the reason."""
     filled = {}
     for name in wanted:
         if name in tensors:
@@ -179,15 +181,15 @@ def _known_without_file(
         if kind == "num_batches_tracked" and f"{module}.running_mean" in tensors:
             filled[name] = "0: the file does not count batches"
         elif family is not None and family.bias != "kept" and name in BIASES and f"{module}.weight" in tensors:
-            filled[name] = "0: the convolution has no bias there"
+            filled[name] = "0: the convolution has no bias in the file's network"
     return filled
 
 
 def _needless(model: nn.Module) -> tuple[str, ...]:
-    """How the names of tensors begin that a complete HRNet has and the model's, which is less deep, does without."""
+    """Prefixes of tensors that a complete HRNet has and the model's, which is less deep, does not."""
     encoder = hrnet_of(model)
     if encoder is None:
-        return ("\0",)  # begins no name
+        return ("\0",)  # no name begins with it
     prefix = "" if encoder is model else ENCODER
     return tuple(prefix + name for name in encoder._absent() if not name.startswith((*CLASSIFIER_HEAD, "last_layer.")))
 
@@ -206,9 +208,9 @@ def _of_other_classes(wrong: list[str], tensors: Mapping[str, Tensor], wanted: M
 
 
 def _notes(family: Family | None, model: nn.Module) -> list[str]:
-    """What the model computes otherwise than the file's home."""
+    """What the model computes differently from the network that the file comes from."""
     fusion = getattr(hrnet_of(model), "fusion", None)
     if family is None or fusion is None or family.name in ("hrseg", "trunk") or fusion in family.fusions:
         return []
     recipe = ", as the reference segmentation recipe does" if family is FAMILIES["imagenet"] else ""
-    return [f"its home fuses by {family.fusion}, the model by {fusion}{recipe}: features move by 5 to 14 %"]
+    return [f"its own network fuses by {family.fusion}, the model by {fusion}{recipe}: features move by 5 to 14 %"]

@@ -17,7 +17,7 @@ PADDLE: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
     ),
     (
         r"^backbone\.tr(\d)\.transition_tr\d_layer_(\d)\.",
-        # A new stream's step is nested one deeper.
+        # The step of a new stream is nested one level deeper.
         lambda m: f"transition{m[1]}.{_down(m[2])}{'.0' if int(m[2]) == int(m[1]) + 1 else ''}.0|1.",
     ),
     (
@@ -53,7 +53,7 @@ def _down(one_based: str) -> str:
 
 
 def reference_name(key: str) -> str:
-    """PaddleSeg's name of a tensor in the spelling of the reference code; what it does not know it returns as it is.
+    """The reference code's name for a PaddleSeg tensor; unknown names are returned unchanged.
 
     In the table "a.0|1." is the name of a convolution ("a.0.") and of the batch norm after it ("a.1.").
     """

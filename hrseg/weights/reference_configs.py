@@ -1,7 +1,7 @@
-"""Recipes of the reference segmentation code (its yacs YAML, whole or partial) as settings of hrseg.
+"""Translates settings of the reference segmentation code (its yacs YAML, complete or partial) to settings of hrseg.
 
 Source: HRNet-Semantic-Segmentation, lib/config/default.py and tools/train.py of its branches. What a file leaves out
-has the default of that code; where the branches differ in it, a note says which was assumed.
+takes that code's default; where its branches differ, a note says which was assumed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "TEST.SCALE_LIST": [1],
     "TEST.BASE_SIZE": 2048,
 }
-# Keys that the reference code reads into its settings and never uses, and what happens instead.
+# Keys that the reference code accepts but never uses, and what happens instead.
 DEAD = {
     "AUTO_RESUME": "nothing reads it; TRAIN.RESUME decides",
     "RANK": "nothing reads it",
@@ -64,7 +64,7 @@ DEAD = {
     "MODEL.EXTRA.STAGE1.NUM_MODULES": "stage 1 is one row of bottlenecks whatever it says",
     "MODEL.EXTRA.STAGE1.NUM_BRANCHES": "stage 1 has one stream whatever it says",
 }
-# Keys that do something there and have no setting here, with the reason.
+# Keys that have an effect there but no setting here, with the reason.
 WITHOUT_COUNTERPART = {
     "CUDNN": "run.deterministic chooses",
     "LOG_DIR": "everything of a run lies in its folder, run.dir",
@@ -101,18 +101,20 @@ READ_OTHERWISE = ("MODEL.EXTRA.", "MODEL.ALIGN_CORNERS", "MODEL.NUM_OUTPUTS", "T
 
 @dataclass
 class TranslatedConfig:
-    """Settings of hrseg by section, and what is to be known about their origin."""
+    """Settings of hrseg by section, and notes on their origin."""
 
     plain: dict[str, Any]
-    dead: dict[str, str] = field(default_factory=dict)  # keys in the file that do nothing at home: why
-    left: dict[str, str] = field(default_factory=dict)  # keys in the file without a setting here: why
+    dead: dict[str, str] = field(
+        default_factory=dict
+    )  # keys in the file without effect in the reference code, to the reason
+    left: dict[str, str] = field(default_factory=dict)  # keys in the file without a setting here, to the reason
     notes: list[str] = field(default_factory=list)  # what depends on the branch, and what else to look at
 
     def to_yaml(self, source: str) -> str:
         """A YAML file whose header carries the notes."""
         lines = [f"# From {source}, settings of HRNet-Semantic-Segmentation."]
         lines += [f"# {note}" for note in self.notes]
-        for word, keys in (("does nothing at home", self.dead), ("no setting here", self.left)):
+        for word, keys in (("has no effect there", self.dead), ("no setting here", self.left)):
             lines += [f"# {key}: {word}: {why}" for key, why in keys.items()]
         for section, values in self.plain.items():
             if isinstance(values, list):
@@ -132,7 +134,7 @@ def _flow(value: Any) -> str:
 
 
 def is_reference_config(plain: Any) -> bool:
-    """Whether a YAML file's content is of the reference code."""
+    """Whether a YAML file's content is settings of the reference code."""
     return isinstance(plain, Mapping) and any(str(key) in _SECTIONS for key in plain)
 
 
@@ -142,8 +144,7 @@ _SECTIONS = ("MODEL", "DATASET", "TRAIN", "TEST", "LOSS", "CUDNN", "GPUS")
 def read_reference_config(path: str | Path) -> TranslatedConfig:
     """The settings of hrseg for a YAML file of the reference code.
 
-    Raises ConfigError where it is none, where its network is no HRNet that hrseg knows, and for keys that neither code
-    knows.
+    Raises ConfigError where the file holds no such settings, or its network is not an HRNet that hrseg knows.
     """
     plain = settings.read_yaml(path)
     if not is_reference_config(plain):
@@ -215,7 +216,7 @@ def _model(
 
 
 def _variant(given: Mapping, translated: TranslatedConfig, where: str) -> str:
-    """The row of the table of variants that MODEL.EXTRA describes."""
+    """The HRNet variant that MODEL.EXTRA describes."""
     if not any(key.startswith("MODEL.EXTRA.STAGE") for key in given):
         translated.notes.append("MODEL.EXTRA is not in the file: W48 was assumed.")
         return "w48"
@@ -247,7 +248,7 @@ def _data(value: Mapping, translated: TranslatedConfig) -> dict[str, Any]:
     data: dict[str, Any] = {"dataset": DATASETS.get(name, "folder")}
     if name not in DATASETS:
         translated.notes.append(
-            f"hrseg has no data set '{name}': bring it into a folder with {value['DATASET.NUM_CLASSES']} classes."
+            f"hrseg has no data set '{name}': make it a folder data set with {value['DATASET.NUM_CLASSES']} classes."
         )
     if value["DATASET.ROOT"]:
         data["root"] = value["DATASET.ROOT"]

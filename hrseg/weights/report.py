@@ -10,23 +10,23 @@ SHOWN = 6  # names of a kind in a message
 
 @dataclass(frozen=True)
 class Report:
-    """What became of each tensor of a file, by name; names are the model's, but for those that it does not have."""
+    """What became of each tensor of a file, by name; names are the model's, where it has the tensor."""
 
     source: str
     matched: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)  # name in the file to name in the model
-    dropped: dict[str, str] = field(default_factory=dict)  # in the file, left out on purpose: why
-    filled: dict[str, str] = field(default_factory=dict)  # not in the file, and known all the same: why
+    dropped: dict[str, str] = field(default_factory=dict)  # name in the file, left out on purpose, to the reason
+    filled: dict[str, str] = field(default_factory=dict)  # not in the file but known all the same, to the reason
     missing: list[str] = field(default_factory=list)  # in the model, not in the file
     unexpected: list[str] = field(default_factory=list)  # in the file, not in the model
-    wrong_shape: dict[str, str] = field(default_factory=dict)  # what the shapes are
-    other_classes: list[str] = field(default_factory=list)  # keep their start values: the model has other classes
-    kept: list[str] = field(default_factory=list)  # keep their start values: the file has no head, or it was left out
+    wrong_shape: dict[str, str] = field(default_factory=dict)  # to the two shapes
+    other_classes: list[str] = field(default_factory=list)  # keep their initial values: the model has other classes
+    kept: list[str] = field(default_factory=list)  # keep their initial values: the file has no head, or it was left out
     notes: list[str] = field(default_factory=list)
 
     @property
     def fits(self) -> bool:
-        """Whether every tensor of the file and of the model has its partner, or a reason to have none."""
+        """Whether every tensor of the file and of the model has a counterpart, or a reason to have none."""
         return not (self.missing or self.unexpected or self.wrong_shape)
 
     def __str__(self) -> str:
@@ -34,9 +34,9 @@ class Report:
         loaded = len(self.matched) + len(self.filled)
         parts = [f"{loaded} of {total + len(self.other_classes)} tensors from {self.source}"]
         if self.other_classes:
-            parts.append(f"start values, because of other classes: {first_names(self.other_classes)}")
+            parts.append(f"initial values, because the classes differ: {first_names(self.other_classes)}")
         if self.kept:
-            parts.append(f"{len(self.kept)} tensors of the head keep their start values: {first_names(self.kept)}")
+            parts.append(f"{len(self.kept)} tensors of the head keep their initial values: {first_names(self.kept)}")
         for word, names in (("missing", self.missing), ("unexpected", self.unexpected)):
             if names:
                 parts.append(f"{len(names)} {word}: {first_names(names)}")
@@ -45,7 +45,7 @@ class Report:
         return "; ".join([*parts, *self.notes])
 
     def table(self, shown: int = SHOWN) -> str:
-        """A line a kind, with the first `shown` names of each."""
+        """One line per kind, with the first `shown` names of each."""
         reasons = [f"{why} ({len(names)}): {first_names(names, 2)}" for why, names in _by_reason(self.dropped).items()]
         filled = [f"{why} ({len(names)}): {first_names(names, 2)}" for why, names in _by_reason(self.filled).items()]
         rows = {
@@ -58,7 +58,7 @@ class Report:
             "wrong shape": _counted(_explained(self.wrong_shape), shown),
         }
         if self.kept or self.other_classes:
-            rows["start values"] = _counted([*self.kept, *self.other_classes], shown)
+            rows["initial values"] = _counted([*self.kept, *self.other_classes], shown)
         return "\n".join(f"  {name:<12}{row}" for name, row in rows.items())
 
 

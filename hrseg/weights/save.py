@@ -1,4 +1,4 @@
-"""A model's weights in the names of another project, so that its own code computes what hrseg computes."""
+"""Saves a model's weights under another project's names, so that its code computes what hrseg computes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SAVED = tuple(name for name, family in FAMILIES.items() if family.saved and name
 def save(model: nn.Module, path: str | Path, family: str, *, encoder_only: bool = False) -> list[Path]:
     """Write a model's weights for a family's own code, with equal outputs there; returns the files.
 
-    A path that ends in .safetensors holds the tensors alone, any other the file that the family's code writes. CSAIL's
-    encoder and decoder go to two files, encoder_<name> and decoder_<name>. encoder_only: leave the head out.
-    Raises WeightsError where the family has no such head, or its network is another function.
+    A path that ends in .safetensors gets the tensors only; any other path, a file such as the family's code writes.
+    CSAIL's encoder and decoder go to two files, encoder_<name> and decoder_<name>. encoder_only: leave the head out.
+    Raises WeightsError where the family has no such head, or its network computes something else.
     """
     name = ALIASES.get(family, family)
     if name not in SAVED:
-        raise WeightsError(path, f"nothing is written for the family '{family}'.", nearest(name, SAVED))
+        raise WeightsError(path, f"no files are written for the family '{family}'.", nearest(name, SAVED))
     target = FAMILIES[name]
     bare = isinstance(model, HRNet)
     state = {f"{ENCODER}{key}" if bare else key: tensor.detach() for key, tensor in model.state_dict().items()}
@@ -125,13 +125,13 @@ def _without_bias(state: dict[str, Tensor], architecture: str) -> dict[str, Tens
 
 
 def _check_function(model: nn.Module, family: Family, path: str | Path) -> None:
-    """The family's code must fuse as the model does."""
+    """Refuse a model that fuses differently from the family's code."""
     fusion = getattr(hrnet_of(model), "fusion", None)
     if fusion is None:
-        raise WeightsError(path, "the model's encoder is no HRNet.", f"{family.name} knows nothing else.")
+        raise WeightsError(path, "the model's encoder is not an HRNet.", f"{family.name} has no other encoders.")
     if fusion not in family.fusions:
         raise WeightsError(
             path,
-            f"the model fuses by {fusion}, {family.name} by {family.fusion}: it would compute something else there.",
-            "Save for a family that fuses alike.",
+            f"the model fuses by {fusion}, {family.name} by {family.fusion}: its code would compute something else.",
+            "Save for a family that fuses the same way.",
         )

@@ -1,4 +1,4 @@
-"""Where weights come from: a path, the Hugging Face hub, an address with a checksum; and what a file holds."""
+"""Reads weights from a path, the Hugging Face hub or an address with a checksum."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HUB_ID = re.compile(r"(hf:)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 ENDINGS = (".pt", ".pth", ".pth.tar", ".tar", ".bin", ".ckpt", ".safetensors", ".pdparams", ".pkl")
 
-# Under which name the tensors lie in a nested file; the first that is there counts. The running averages of hrseg and
+# Keys under which the tensors lie in a nested file; the first that is present counts. The running averages of hrseg and
 # timm come before the weights they average. mmengine's do not: it swaps them into "state_dict" when it saves.
 NESTS = (
     *("ema", "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "network", "net", "weights"),
@@ -43,12 +43,12 @@ NESTS = (
 MOST_UNPACKED = 20  # times the size of an archive
 MOST_INSTRUCTIONS = 16 * 2**20  # bytes of the pickle that an archive of torch holds beside its tensors
 MOST_TENSORS = 100_000
-DEEPEST = 8  # dictionaries in one another
-METADATA_KEY = "hrseg"  # of safetensors: JSON of what lies beside the tensors
+DEEPEST = 8  # nested dictionaries
+METADATA_KEY = "hrseg"  # of safetensors: everything beside the tensors, as JSON
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: tensors by their names there, and what lies beside them (settings, classes, ...)."""
+    """The content of a file: tensors by their names in it, and whatever lies beside them (settings, classes, ...)."""
 
     source: str
     tensors: dict[str, Tensor]
@@ -69,7 +69,7 @@ def read_checkpoint(source: Source) -> Checkpoint:
     try:
         tensors, beside = _unnest(content)
     except RecursionError:
-        raise WeightsError(path, "its dictionaries hold each other without end.", "Is it a checkpoint?") from None
+        raise WeightsError(path, "its dictionaries are nested without end.", "Is it a checkpoint?") from None
     if not tensors:
         raise WeightsError(path, "holds no tensors by name.", "Is it a checkpoint?")
     return Checkpoint(str(source), tensors, beside)
@@ -80,13 +80,15 @@ def _together(parts: list[Checkpoint]) -> Checkpoint:
     for part in parts:
         for key in part.tensors:
             if key in tensors:
-                raise WeightsError(part.source, f"holds '{key}', as the file before it does.", "Give one of them.")
+                raise WeightsError(
+                    part.source, f"holds '{key}', which an earlier file holds too.", "Give only one of them."
+                )
         tensors |= part.tensors
     return Checkpoint(" + ".join(p.source for p in parts), tensors, parts[0].beside)
 
 
 def find_file(source: str | Path) -> Path:
-    """The file that a path, a hub id or an address names, downloaded where it is not here yet."""
+    """The local file for a path, a hub id or an address; downloaded if needed."""
     text = str(source)
     if text.startswith(("http://", "https://")):
         return _download(text)
@@ -106,7 +108,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
     for name in HUB_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
-        except LocalEntryNotFoundError as error:  # no network: nor will the other name be found
+        except LocalEntryNotFoundError as error:  # no network: the other name will not be found either
             reason = error
             break
         except (OSError, ValueError) as error:  # the hub's and the network's errors are OSErrors
@@ -114,7 +116,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
     first = first_line(reason) if reason else ""
     raise WeightsError(
         source,
-        f"cannot be had from the Hugging Face hub: {first}",
+        f"cannot be fetched from the Hugging Face hub: {first}",
         "Is the id right? Without a network, fill the cache elsewhere or give the path of a file.",
     )
 
@@ -149,7 +151,7 @@ def sha256(path: Path) -> str:
 
 
 def _read_content(path: Path) -> Any:
-    """A file's content by what it is, whatever its name."""
+    """A file's content; its type is told from the content, not from the name."""
     try:
         with path.open("rb") as file:
             if file.read(9)[8:] == b"{":
@@ -157,7 +159,7 @@ def _read_content(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             _require_honest_size(path)
             if found := find_damage(path):
-                raise WeightsError(path, f"is damaged: {found}.", "Fetch or copy it anew, or use an older one.")
+                raise WeightsError(path, f"is damaged: {found}.", "Download or copy it again, or use an older one.")
             try:
                 with warnings.catch_warnings(action="ignore"):  # of archives that are not torch's
                     return torch.load(path, map_location="cpu", weights_only=True)
@@ -167,7 +169,7 @@ def _read_content(path: Path) -> Any:
             raise WeightsError(path, f"cannot be read as a checkpoint: it is text that begins with {text!r}.")
         return foreign_pickles.read_pickle(
             path
-        )  # which reads more, and says what is wrong where it, too, refuses the file
+        )  # reads more kinds, and says what is wrong where it refuses the file too
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
@@ -185,14 +187,16 @@ def _text(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(4096)
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # a character cut in two at the end is no error
+        text = codecs.getincrementaldecoder("utf-8")().decode(
+            start
+        )  # a character cut in two at the end is not an error
     except UnicodeDecodeError:
         return None
     return text.lstrip()[:20] if all(c.isprintable() or c.isspace() for c in text) else None
 
 
 def find_damage(path: str | Path) -> str | None:
-    """What is wrong with a file of torch.save by its own checksums, which torch.load does not look at."""
+    """What is wrong with a file of torch.save by its own checksums, which torch.load does not check."""
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()
@@ -207,7 +211,7 @@ def _require_honest_size(path: Path) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         instructions = max((e.file_size for e in archive.infolist() if e.filename.endswith(".pkl")), default=0)
     if unpacked > MOST_UNPACKED * path.stat().st_size or instructions > MOST_INSTRUCTIONS:
-        raise pickle.UnpicklingError(f"it unpacks to {unpacked / 2**20:,.0f} MiB, as no set of weights does")
+        raise pickle.UnpicklingError(f"it unpacks to {unpacked / 2**20:,.0f} MiB, which no set of weights does")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_a_head_of_other_classes_keeps_its_start_values_and_is_named(file):
     report = weights.load(model, file)
     assert report.other_classes == ["segmentation_head.conv.weight", "segmentation_head.conv.bias"]
     assert "433 of 435 tensors" in str(report)
-    assert "other classes: segmentation_head.conv.weight" in str(report)
+    assert "classes differ: segmentation_head.conv.weight" in str(report)
     assert model.segmentation_head.conv.weight.equal(start)
     assert not model.decoder.bn.weight.eq(1).all()
 
@@ -54,8 +54,10 @@ def test_imagenet_weights_load_the_encoder_and_leave_the_head(tmp_path):
     model = HRNetV2(SMALL, classes=7)
     report = weights.load(model, tmp_path / "in1k.safetensors")
     assert str(report).startswith("426 of 426 tensors from")
-    assert "9 tensors of the head keep their start values: decoder.conv.weight" in str(report)
-    assert "its home fuses by nearest, the model by bilinear, as the reference segmentation recipe does" in str(report)
+    assert "9 tensors of the head keep their initial values: decoder.conv.weight" in str(report)
+    assert "its own network fuses by nearest, the model by bilinear, as the reference segmentation recipe does" in str(
+        report
+    )
     assert set(report.dropped.values()) == {"of the ImageNet classifier"}
     assert model.encoder.conv1.weight.equal(classifier.encoder.conv1.weight)
 
@@ -65,7 +67,7 @@ def test_an_encoder_and_a_shallow_one_take_what_they_have(file):
     assert weights.load(encoder, file).fits
     shallow = smp.FPN(SMALL, encoder_weights=None, encoder_depth=4)
     report = weights.load(shallow, file, encoder_only=True)
-    assert set(report.dropped.values()) >= {"leads to features that the model does without"}
+    assert set(report.dropped.values()) >= {"leads to features that the model does not compute"}
     assert report.fits
 
 
@@ -183,7 +185,7 @@ def test_a_hub_id_is_downloaded_by_its_revision(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
-    with pytest.raises(WeightsError, match="cannot be had from the Hugging Face hub: no network"):
+    with pytest.raises(WeightsError, match="cannot be fetched from the Hugging Face hub: no network"):
         weights.read_checkpoint("hf:owner/name")
     with pytest.raises(WeightsError, match="no such file"):
         weights.read_checkpoint("runs/best.pt")  # a path that is not there is not a hub id

@@ -142,8 +142,8 @@ def test_dead_keys_and_what_depends_on_the_branch_are_named(tmp_path, capsys):
     source.write_text(yaml.safe_dump(cityscapes()))
     assert main([str(source)]) == 0
     said = capsys.readouterr().out
-    assert "# TRAIN.LR_STEP: does nothing at home: nothing reads it; the schedule is always poly" in said
-    assert "# MODEL.EXTRA.STAGE2.FUSE_METHOD: does nothing at home: streams are summed whatever it says" in said
+    assert "# TRAIN.LR_STEP: has no effect there: nothing reads it; the schedule is always poly" in said
+    assert "# MODEL.EXTRA.STAGE2.FUSE_METHOD: has no effect there: streams are summed whatever it says" in said
     assert "# CUDNN.BENCHMARK: no setting here" in said
     assert "MODEL.ALIGN_CORNERS is not in the file: False, as branches master and pytorch-v1.1" in said
     assert "momentum is 0.01, as in branches master and pytorch-v1.1; it is 0.1 in HRNet-OCR" in said
