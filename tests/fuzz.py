@@ -26,7 +26,7 @@ from PIL import Image
 
 from hrseg import config, weights
 from hrseg.data.folder import _parse_classes
-from hrseg.data.image_files import inspect_image, read_image, read_mask, read_palette
+from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
 from hrseg.errors import HrsegError
 from hrseg.weights import checkpoint
 from tests.conftest import ROOT

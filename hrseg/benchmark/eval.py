@@ -19,7 +19,7 @@ import torch
 from hrseg.benchmark import official_judge, scenes
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
-from hrseg.data.image_files import read_mask
+from hrseg.data.images import read_mask
 from hrseg.evaluate.evaluator import Evaluation, Evaluator
 from hrseg.evaluate.prediction_files import Predictions
 

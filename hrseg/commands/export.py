@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     args, overrides = parse_words(argv)
     from hrseg import config as settings
     from hrseg.build.trained_model import load_trained_model
-    from hrseg.data.image_files import inspect_image
+    from hrseg.data.images import inspect_image
 
     if args.picture:
         inspect_image(args.picture)  # before minutes are spent

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg.console import command, parser
-from hrseg.data.large_pictures import MAX_PIXELS, TILE
+from hrseg.data.images.large_images import MAX_PIXELS, TILE
 from hrseg.errors import ConfigError
 
 

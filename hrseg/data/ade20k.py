@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.data.compact_strings import compact_names, compact_paths
-from hrseg.data.image_files import list_files
+from hrseg.data.images import list_files
 from hrseg.data.pairs import Pairs, ValueTable, distinct_colors, masks_without_image
 from hrseg.errors import DataError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace, SegmentationClass

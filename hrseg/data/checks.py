@@ -17,7 +17,7 @@ import numpy as np
 from hrseg.console import progress as progress_bar
 from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
-from hrseg.data.image_files import inspect_image, read_mask
+from hrseg.data.images import inspect_image, read_mask
 from hrseg.data.pairs import size_mismatch, takes_channels, value_ranges
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task

@@ -10,7 +10,7 @@ import numpy as np
 
 from hrseg.data.cityscapes_labels import CLASSES, LABELS, class_to_id
 from hrseg.data.compact_strings import compact_names, compact_paths
-from hrseg.data.image_files import walk
+from hrseg.data.images import walk
 from hrseg.data.pairs import Pairs, ValueTable, masks_without_image
 from hrseg.errors import DataError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hrseg.config import read_yaml
 from hrseg.data.compact_strings import compact_names, compact_paths
-from hrseg.data.image_files import (
+from hrseg.data.images import (
     IMAGE_ENDINGS,
     MASK_ENDINGS,
     inspect_image,

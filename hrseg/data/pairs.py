@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from hrseg.data.dataset import Dataset
-from hrseg.data.image_files import inspect_image, read_image, read_mask
+from hrseg.data.images import inspect_image, read_image, read_mask
 from hrseg.errors import DataError
 from hrseg.task import IGNORE_INDEX, Sample, SegmentationClass
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hrseg import distributed
 from hrseg.data.dataset import Dataset
-from hrseg.data.image_files import read_mask
+from hrseg.data.images import read_mask
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics import (
     ConfusionMatrix,

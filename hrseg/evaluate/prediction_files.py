@@ -17,7 +17,7 @@ from PIL import Image
 
 from hrseg import distributed
 from hrseg.data.dataset import Dataset
-from hrseg.data.image_files import list_files, read_mask
+from hrseg.data.images import list_files, read_mask
 from hrseg.data.pairs import ValueTable
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.evaluate.evaluator import Evaluator

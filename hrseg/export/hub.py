@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hrseg.build.trained_model import TrainedModel, load_trained_model
-from hrseg.data.image_files import read_image
+from hrseg.data.images import read_image
 from hrseg.data.loader import normalise
 from hrseg.errors import DataError, HrsegError, WeightsError
 from hrseg.inference import Inference, forward

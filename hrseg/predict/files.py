@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hrseg import distributed
 from hrseg.console import counted
-from hrseg.data.large_pictures import ForModel
+from hrseg.data.images.large_images import ModelInput
 from hrseg.errors import DataError, HrsegError
 from hrseg.files import write_json
 from hrseg.predict.input_files import Input
@@ -192,7 +192,7 @@ def _images(
     done: Done,
     bar: Any,
 ) -> None:
-    def read(one: Input) -> tuple[ForModel, np.ndarray | None]:
+    def read(one: Input) -> tuple[ModelInput, np.ndarray | None]:
         seen = predictor.open(one.path)
         small = predictor.at_once(seen.size)  # others are decoded when their turn comes, one at a time
         return seen, seen.rows(0, seen.size[0]) if small else None
@@ -206,7 +206,7 @@ def _images(
         chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities")}
         return PredictionWriter(outputs.folder, one.name, predictor.space, size, text=outputs.text(one), **chosen)
 
-    def answer(group: list[tuple[Input, ForModel, np.ndarray]]) -> None:
+    def answer(group: list[tuple[Input, ModelInput, np.ndarray]]) -> None:
         if not group:
             return
         bands = predictor.same_size([image for _, _, image in group], probabilities=outputs.probabilities)
@@ -216,14 +216,14 @@ def _images(
         while len(written) > 2 * workers:
             written.popleft().result()
 
-    def finished(seen: ForModel, bands: Sequence[Band]) -> None:
+    def finished(seen: ModelInput, bands: Sequence[Band]) -> None:
         done.add(bands, predictor.space)
         done.images += 1
         done.notes.update(seen.notes)
         _show(bar, done)
 
     written: deque[Future] = deque()
-    group: list[tuple[Input, ForModel, np.ndarray]] = []
+    group: list[tuple[Input, ModelInput, np.ndarray]] = []
     for one, result in _ahead(read, images, pool, 2 * workers + batch):
         with _problems(done, bar):
             seen, image = result()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from hrseg.data.image_files import walk
-from hrseg.data.large_pictures import ENDINGS
+from hrseg.data.images import walk
+from hrseg.data.images.large_images import ENDINGS
 from hrseg.errors import DataError
 
 FILM_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")

@@ -24,8 +24,7 @@ from torch import Tensor
 from hrseg import runtime
 from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import EvalConfig
-from hrseg.data import large_pictures as pictures_in
-from hrseg.data.large_pictures import MAX_PIXELS, TILE, ForModel
+from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelInput, open_image
 from hrseg.data.loader import resize_short_side
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference import FEW_IMAGES, Inference, fast_form
@@ -106,9 +105,7 @@ class Predictor:
         self._autocast, self._passes = self.precision, 0
         self._said: set[str] = set()
 
-    def __call__(
-        self, image: str | Path | np.ndarray | Image.Image, *, probabilities: bool | None = None
-    ) -> Prediction:
+    def __call__(self, image: ImageSource, *, probabilities: bool | None = None) -> Prediction:
         """The segmentation of a file, an array [H, W] or [H, W, C] (RGB), or a Pillow image, at its displayed size.
 
         probabilities: keep them; None: of images that need no tiles. Conversions (16 bits, grey) are told once, in the
@@ -117,20 +114,20 @@ class Predictor:
         seen = self.open(image)
         for note in set(seen.notes) - self._said:
             self._said.add(note)
-            log.warning(f"{seen.picture.where}: {note}; said once")
+            log.warning(f"{seen.reader.where}: {note}; said once")
         keep = not self._in_tiles(seen.size) if probabilities is None else probabilities
         band = self.whole(seen, probabilities=keep)
         return Prediction(band.image, band.labels, self.space, band.probabilities, seen.notes)
 
-    def open(self, image: str | Path | np.ndarray | Image.Image) -> ForModel:
+    def open(self, image: ImageSource) -> ModelInput:
         """A picture as the models take it. Raises DataError."""
-        seen = pictures_in.open_picture(image, max_pixels=self.max_pixels)
+        seen = open_image(image, max_pixels=self.max_pixels)
         of_255 = all(high == 255 for _, high in self.normalisation.input_range)
         if of_255 and isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.max(initial=0) <= 1:
             raise DataError("array", "holds numbers up to 1, the model takes 0 to 255.", "Multiply by 255.")
         return seen.for_model(self.normalisation)
 
-    def bands(self, seen: ForModel, *, probabilities: bool = False) -> Iterator[Band]:
+    def bands(self, seen: ModelInput, *, probabilities: bool = False) -> Iterator[Band]:
         """A picture's segmentation from top to bottom: in one piece, or for a large one a row of tiles at a time."""
         height, width = seen.size
         if self.short_side:
@@ -150,7 +147,7 @@ class Predictor:
         """Whether a picture of this size goes through the network as it is, and others of its size with it."""
         return self.short_side is None and not self._in_tiles(size) and size[0] * size[1] <= 4 * TILE**2
 
-    def whole(self, seen: ForModel, *, probabilities: bool = False) -> Band:
+    def whole(self, seen: ModelInput, *, probabilities: bool = False) -> Band:
         """All of a picture's segmentation in one band."""
         bands = list(self.bands(seen, probabilities=probabilities))
         return Band(
@@ -180,7 +177,7 @@ class Predictor:
     def _in_tiles(self, size: tuple[int, int]) -> bool:
         return self.short_side is None and self.tile > 0 and size[0] * size[1] > 4 * self.tile**2
 
-    def _tiled(self, seen: ForModel, probabilities: bool) -> Iterator[Band]:
+    def _tiled(self, seen: ModelInput, probabilities: bool) -> Iterator[Band]:
         width = seen.size[1]
         image, image_top = np.empty(0), 0
 

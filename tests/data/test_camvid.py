@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hrseg.data.camvid import CamVid
-from hrseg.data.image_files import read_mask
+from hrseg.data.images import read_mask
 from hrseg.errors import DataError
 
 

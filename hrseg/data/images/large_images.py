@@ -1,4 +1,4 @@
-"""A picture to predict: any common file or array, of any size, read a band of rows at a time, as a model takes it."""
+"""An image to predict: any common file or array, of any size, read a band of rows at a time, as a model takes it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hrseg.data import image_files as images
+from hrseg.data.images.decoding import (
+    TIFF_STARTS,
+    TRANSPOSED,
+    as_image_type,
+    decoding_errors,
+    file_head,
+    require_size,
+    upright,
+)
+from hrseg.data.images.listing import IMAGE_ENDINGS
+from hrseg.data.images.png_and_jpeg import GREY_ALPHA, RGB, RGBA, pillow_array, pillow_orientation, png_depth
+from hrseg.data.images.reading import read_image
+from hrseg.data.images.tiff import map_tiff, tiff_layout
 from hrseg.errors import DataError
 from hrseg.task import Normalisation
 
 MAX_PIXELS = 500_000_000
-TILE = 1024  # pixels of the sides of what is predicted at once in a large picture
+TILE = 1024  # pixels of the sides of what is predicted at once in a large image
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")  # by Pillow; TIFF by tifffile
-ENDINGS = (*images.IMAGE_ENDINGS, ".webp", ".bmp", ".ppm", ".pgm")
+ENDINGS = (*IMAGE_ENDINGS, ".webp", ".bmp", ".ppm", ".pgm")
 
 _PILLOW_BAND = 2**25  # pixels that are cut out of a Pillow image at once: below its own limit for one image
 _READS_AS = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 _LIMIT = threading.Lock()
 
+ImageSource = str | Path | np.ndarray | Image.Image
+
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as viewers show it: turned and mirrored as its orientation tag says. A size is (height, width).
+class ImageReader:
+    """An image as viewers show it: turned and mirrored as its orientation tag says. A size is (height, width).
 
     dtype: uint8, uint16 or float32. transparency: its last channel is alpha. notes: what was converted in reading it.
     """
@@ -48,14 +61,14 @@ class Picture:
         height, width = self.size
         if self._orientation in (3, 4, 7, 8):
             top, bottom = height - bottom, height - top
-        box = (0, width, top, bottom) if self._orientation in images._TRANSPOSED else (top, bottom, 0, width)
-        with images._decoding(Path(self.where)):
-            band = images._upright(self._cut(*box), self._orientation)
+        box = (0, width, top, bottom) if self._orientation in TRANSPOSED else (top, bottom, 0, width)
+        with decoding_errors(Path(self.where)):
+            band = upright(self._cut(*box), self._orientation)
             band = band if band.ndim == 3 else band[:, :, None]
-            return np.ascontiguousarray(images._as_image_type(Path(self.where), band))
+            return np.ascontiguousarray(as_image_type(Path(self.where), band))
 
-    def for_model(self, normalisation: Normalisation) -> ForModel:
-        """How a model with this normalisation takes it. Raises DataError where it cannot."""
+    def for_model(self, normalisation: Normalisation) -> ModelInput:
+        """The image as a model with this normalisation takes it. Raises DataError where it cannot take it."""
         wanted, steps, notes = normalisation.channels, [], list(self.notes)
         channels = self.channels
         if self.transparency and channels == wanted + 1:
@@ -79,61 +92,61 @@ class Picture:
         elif self.dtype == np.uint8 and highest == {65535.0}:
             steps.append(lambda band: band.astype(np.uint16) * 257)
             notes.append("8 bits were scaled to the 0 to 65535 of the model")
-        return ForModel(self, tuple(steps), tuple(notes))
+        return ModelInput(self, tuple(steps), tuple(notes))
 
 
 @dataclass(frozen=True)
-class ForModel:
-    """A picture in the channels and the range of values that a model takes, and a note for each conversion."""
+class ModelInput:
+    """An image in the channels and the range of values that a model takes, and a note for each conversion."""
 
-    picture: Picture
+    reader: ImageReader
     steps: tuple[Callable[[np.ndarray], np.ndarray], ...]
     notes: tuple[str, ...]
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.picture.size
+        return self.reader.size
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
         """Rows [top, bottom), uint8, uint16 or float32 [bottom - top, W, C]."""
-        band = self.picture.rows(top, bottom)
+        band = self.reader.rows(top, bottom)
         for step in self.steps:
             band = step(band)
         return band
 
 
-def open_picture(source: str | Path | np.ndarray | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """A picture from a file (PNG, JPEG, TIFF, WebP, BMP, PPM), an array [H, W] or [H, W, C], or a Pillow image.
+def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> ImageReader:
+    """An image from a file (PNG, JPEG, TIFF, WebP, BMP, PPM), an array [H, W] or [H, W, C], or a Pillow image.
 
-    Pixels are decoded when the first rows are asked for. Pillow holds them in memory, 4 bytes a pixel for RGB; a TIFF
-    stays on disk. max_pixels: larger ones are refused, since a small file can claim a huge picture.
+    Pixels are decoded when the first rows are asked for. Pillow holds them in memory, 4 bytes per pixel for RGB; a TIFF
+    stays on disk. max_pixels: larger ones are refused, since a small file can claim to hold a huge image.
     Raises DataError with the path and the reason.
     """
     if isinstance(source, np.ndarray):
-        return _of_array("array", source, max_pixels)
+        return _array_reader("array", source, max_pixels)
     if isinstance(source, Image.Image):
-        return _of_pillow("image", source, max_pixels)
+        return _pillow_reader("image", source, max_pixels)
     path = Path(source)
-    start = images._start(path)
-    with images._decoding(path):
-        if start.startswith(images._TIFF_STARTS):
-            return _of_tiff(path, max_pixels)
-        with _own_limit():
+    head = file_head(path)
+    with decoding_errors(path):
+        if head.startswith(TIFF_STARTS):
+            return _tiff_reader(path, max_pixels)
+        with _without_pillow_limit():
             image = Image.open(path, formats=FORMATS)
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise DataError(path, f"is an animation of {image.n_frames} pictures.", "Save them one by one.")  # type: ignore[attr-defined]
-        _check_size(path, (image.height, image.width), max_pixels)
-        depth = images._png_depth(start) if image.format == "PNG" else None
-        if depth in ((16, images._RGB), (16, images._RGBA), (16, images._GREY_ALPHA)):
-            with _own_limit():
-                array = images.read_image(path)
-            return _of_array(str(path), array, max_pixels, transparency=array.shape[2] == 4)
-        return _of_pillow(str(path), image, max_pixels)
+        require_size(path, (image.height, image.width), max_pixels)
+        depth = png_depth(head) if image.format == "PNG" else None
+        if depth in ((16, RGB), (16, RGBA), (16, GREY_ALPHA)):
+            with _without_pillow_limit():
+                array = read_image(path)
+            return _array_reader(str(path), array, max_pixels, transparency=array.shape[2] == 4)
+        return _pillow_reader(str(path), image, max_pixels)
 
 
 @contextmanager
-def _own_limit() -> Iterator[None]:
-    """Pillow's limit, one for the whole process, gives way to max_pixels, checked before decoding."""
+def _without_pillow_limit() -> Iterator[None]:
+    """Pillow's limit, one for the whole process, is replaced by max_pixels, which is checked before decoding."""
     with _LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -142,28 +155,20 @@ def _own_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(where: object, size: tuple[int, int], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        what = f"has {size[0]} x {size[1]} pixels, more than {max_pixels:,}."
-        raise DataError(where, what, "If it is what you expect, raise max_pixels (--max-pixels).")
-    if 0 in size:
-        raise DataError(where, "has no pixels.")
-
-
-def _of_array(where: str, array: np.ndarray, max_pixels: int, *, transparency: bool | None = None) -> Picture:
+def _array_reader(where: str, array: np.ndarray, max_pixels: int, *, transparency: bool | None = None) -> ImageReader:
     if array.ndim not in (2, 3) or array.dtype == bool:
         what = f"is {array.dtype} {list(array.shape)}."
         raise DataError(where, what, "An image is [height, width] or [height, width, channels] of numbers.")
-    _check_size(where, array.shape[:2], max_pixels)
+    require_size(where, array.shape[:2], max_pixels)
     dtype = array.dtype if array.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
     channels = array.shape[2] if array.ndim == 3 else 1
     alpha = channels in (2, 4) if transparency is None else transparency
     cut = lambda top, bottom, left, right: array[top:bottom, left:right]  # noqa: E731
-    return Picture(where, (array.shape[0], array.shape[1]), channels, dtype, alpha, (), cut)
+    return ImageReader(where, (array.shape[0], array.shape[1]), channels, dtype, alpha, (), cut)
 
 
-def _of_pillow(where: str, image: Image.Image, max_pixels: int) -> Picture:
-    _check_size(where, (image.height, image.width), max_pixels)
+def _pillow_reader(where: str, image: Image.Image, max_pixels: int) -> ImageReader:
+    require_size(where, (image.height, image.width), max_pixels)
     mode = _READS_AS.get(image.mode, image.mode)
     deep = mode.startswith("I")
     if mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "F") and not deep:
@@ -173,39 +178,23 @@ def _of_pillow(where: str, image: Image.Image, max_pixels: int) -> Picture:
     def cut(top: int, bottom: int, left: int, right: int) -> np.ndarray:
         step = max(1, _PILLOW_BAND // (right - left))
         parts = [image.crop((left, y, right, min(y + step, bottom))) for y in range(top, bottom, step)]
-        arrays = [images._pillow_array(part if part.mode == mode else part.convert(mode)) for part in parts]
+        arrays = [pillow_array(part if part.mode == mode else part.convert(mode)) for part in parts]
         return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
-    orientation = images._orientation(image)
+    orientation = pillow_orientation(image)
     stored = (image.height, image.width)
-    size = stored[::-1] if orientation in images._TRANSPOSED else stored
+    size = stored[::-1] if orientation in TRANSPOSED else stored
     dtype = np.dtype(np.uint16 if deep else np.float32 if mode == "F" else np.uint8)
-    return Picture(where, size, Image.getmodebands(mode), dtype, mode.endswith("A"), notes, cut, orientation)
+    return ImageReader(where, size, Image.getmodebands(mode), dtype, mode.endswith("A"), notes, cut, orientation)
 
 
-def _of_tiff(path: Path, max_pixels: int) -> Picture:
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
-        with _own_limit():
-            series, axes = images._open_tiff(path, tif)
-        page: Any = tif.pages.first
-        height, width = (series.shape[axes.index(axis)] for axis in "YX")
-        _check_size(path, (height, width), max_pixels)
-        images._check_segments(path, tif)
-        shape, stored_dtype = series.shape, series.dtype
-        palette = None
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            palette = (np.asarray(page.colormap) >> 8).astype(np.uint8).T  # 8-bit colours held in 16
-        alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1
-        orientation = images._tiff_orientation(page)
-    planar = axes in ("SYX", "CYX")
+def _tiff_reader(path: Path, max_pixels: int) -> ImageReader:
+    layout = tiff_layout(path, max_pixels)
+    palette = layout.palette
 
     @functools.cache
     def stored() -> np.ndarray:
-        with tifffile.TiffFile(path) as tif:  # the file itself, or decoded into a temporary one
-            array = tif.series[0].asarray(out="memmap", maxworkers=1)
-        return np.moveaxis(array, 0, 2) if planar else array
+        return np.moveaxis(map_tiff(path), 0, 2) if layout.planar else map_tiff(path)
 
     def cut(top: int, bottom: int, left: int, right: int) -> np.ndarray:
         part = stored()[top:bottom, left:right]
@@ -213,8 +202,9 @@ def _of_tiff(path: Path, max_pixels: int) -> Picture:
             return palette[part]
         return part.astype(np.uint8) * 255 if part.dtype == bool else np.asarray(part)
 
-    small = np.uint8 if palette is not None or stored_dtype.kind == "b" else stored_dtype
+    small = np.uint8 if palette is not None or layout.dtype.kind == "b" else layout.dtype
     dtype = np.dtype(small) if small in (np.uint8, np.uint16) else np.dtype(np.float32)
-    channels = 3 if palette is not None else 1 if len(shape) == 2 else shape[0 if planar else 2]
-    size = (width, height) if orientation in images._TRANSPOSED else (height, width)
-    return Picture(str(path), size, channels, dtype, alpha, (), cut, orientation)
+    channels = 3 if palette is not None else 1 if len(layout.shape) == 2 else layout.shape[0 if layout.planar else 2]
+    stored_size = (layout.height, layout.width)
+    size = stored_size[::-1] if layout.orientation in TRANSPOSED else stored_size
+    return ImageReader(str(path), size, channels, dtype, layout.transparency, (), cut, layout.orientation)

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hrseg.data import image_files as images
-from hrseg.data.image_files import inspect_image, list_files, read_image, read_mask, read_palette
+from hrseg.data.images import inspect_image, list_files, read_image, read_mask, read_palette
+from hrseg.data.images import png_and_jpeg as images
 from hrseg.errors import DataError
 
 rng = np.random.default_rng(0)

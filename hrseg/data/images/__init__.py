@@ -1,0 +1,20 @@
+"""Images and masks from files: `read_image`, `read_mask`; `open_image` of large_images.py for prediction."""
+
+from hrseg.data.images.decoding import ImageInfo
+from hrseg.data.images.listing import IMAGE_ENDINGS, MASK_ENDINGS, OTHER_ENDINGS, ending_of, list_files, walk
+from hrseg.data.images.png_and_jpeg import read_palette
+from hrseg.data.images.reading import inspect_image, read_image, read_mask
+
+__all__ = [
+    "IMAGE_ENDINGS",
+    "MASK_ENDINGS",
+    "OTHER_ENDINGS",
+    "ImageInfo",
+    "ending_of",
+    "inspect_image",
+    "list_files",
+    "read_image",
+    "read_mask",
+    "read_palette",
+    "walk",
+]
