@@ -1,4 +1,4 @@
-"""A training sample from a PNG of 2048x1024, from hrseg's caches and through a plain albumentations pipeline."""
+"""A training sample from a PNG of 2048x1024: with hrseg, from hrseg's caches, and with plain albumentations."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from hrseg.data.transforms import A, Augmentation, train_transform
 from hrseg.task import Sample
 
 SCENES = 3
-SCALES = (0.6875, 1.0625, 1.4375, 1.8125)  # the middles of the quarters of 0.5 to 2
+SCALES = (0.6875, 1.0625, 1.4375, 1.8125)  # the middle of each quarter of 0.5 to 2
 AUGMENT = Augmentation(scale=(0.5, 2.0), crop=(512, 1024), flip=0.5)
 WINDOW_ALONE = Augmentation(scale=(0.5, 2.0), crop=(512, 1024), flip=0)
 
 
 def cases(options: Options) -> Iterator[Case]:
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # as in a worker of either side
+    cv2.setNumThreads(1)  # as in a loader's worker, for both sides
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         scenes.write(root, SCENES)
@@ -42,7 +42,7 @@ def cases(options: Options) -> Iterator[Case]:
 
 
 def samples(root: Path) -> Case:
-    """Every image at every scale: what a sample costs depends on its scale, so each call does all, the same."""
+    """Every image at every scale: the cost of a sample depends on its scale, so each call does the same full set."""
     plain = Cityscapes(root, "val")
     reason = missing("imagecodecs")
     strips: Any = reason or cache.cached_dataset(plain, "strips", root / "cache", root, progress=False)
@@ -72,7 +72,7 @@ def samples(root: Path) -> Case:
         for (epoch, transform), index in itertools.product(enumerate(transforms), range(SCENES)):
             transform(samples[index], np.random.default_rng([epoch, index]))
         share = (time.perf_counter() - start) / seconds
-        return f"scaling, cropping and flipping, of images that lie in memory, takes {share:.0%} of that time"
+        return f"scaling, cropping and flipping images that are in memory takes {share:.0%} of that time"
 
     sides = {
         "hrseg": side(plain), "hrseg, strips": side(strips), "hrseg, raw": side(raw),
@@ -99,13 +99,13 @@ def samples(root: Path) -> Case:
 
 
 def _reading(dataset: Any) -> Callable[[float], str]:
-    """The share of the time that reading all of each image takes, which a crop does not need."""
+    """Says which share of the time goes to reading whole images, of which a crop needs only a part."""
 
     def why(seconds: float) -> str:
         start = time.perf_counter()
         for index in range(SCENES):
             dataset[index]
-        return f"reading the images whole takes {(time.perf_counter() - start) / seconds:.0%} of that time"
+        return f"reading whole images takes {(time.perf_counter() - start) / seconds:.0%} of that time"
 
     return why
 
@@ -115,7 +115,7 @@ def _keys() -> Iterator[tuple[int, int]]:
 
 
 def _same_as_resized(plain: Cityscapes, datasets: list[Any]) -> str:
-    """Windows against those of the resized whole: labels equal, images within a grey level; caches bit for bit."""
+    """Compare crops with crops of the resized whole: targets equal, images within a grey level; caches bit for bit."""
     transform = train_transform(WINDOW_ALONE, plain.space)
     for key in [next(keys) for keys in [_keys()] for _ in range(2 * SCENES)]:
         image, target, _ = plain[key[1]]
@@ -136,7 +136,7 @@ def _same_as_resized(plain: Cityscapes, datasets: list[Any]) -> str:
         assert off.max() <= 1, f"{off.max()} grey levels"
     for each, i in itertools.product(datasets, range(SCENES)):
         assert _equal(each[i], plain[i]), "caches"
-    return "labels equal, images within 1 grey level, caches bit by bit"
+    return "targets equal, images within 1 grey level, caches bit for bit"
 
 
 def _equal(one: Sample, other: Sample) -> bool:

@@ -1,4 +1,4 @@
-"""Predictions as PNG files to class, category and instance scores, beside Cityscapes' own judge."""
+"""Class, category and instance scores of predictions in PNG files, with hrseg and with cityscapesScripts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrseg.benchmark import official_judge, scenes
+from hrseg.benchmark import official_evaluation, scenes
 from hrseg.benchmark.measure import Case, Options, Row
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.images import read_mask
 from hrseg.evaluate.evaluator import Evaluation, Evaluator
 from hrseg.evaluate.prediction_files import Predictions
 
-SCENES = 8  # so that reading ahead shows, as it does with the 500 of Cityscapes
-PACKAGES = ("cityscapesscripts==2.3.0", "numpy<2", "pillow<11")  # as when the judge was written
+SCENES = 8  # enough for reading ahead to matter, as it does with the 500 of Cityscapes
+PACKAGES = ("cityscapesscripts==2.3.0", "numpy<2", "pillow<11")  # the numpy that the scripts were written for
 
 
 class _Bar:
@@ -33,18 +33,18 @@ class _Bar:
 
 
 class _Official:
-    """The judge as a process of its own, which times itself."""
+    """cityscapesScripts in a process of its own, which times itself."""
 
-    def __init__(self, python: Path, predictions: list[str], truths: list[str]):
-        command = [str(python), official_judge.__file__]
+    def __init__(self, python: Path, predictions: list[str], masks: list[str]):
+        command = [str(python), official_evaluation.__file__]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self._write(json.dumps([predictions, truths]))
+        self._write(json.dumps([predictions, masks]))
 
     def __call__(self) -> dict[str, Any]:
-        """Its scores and the seconds they took."""
+        """The scores and the seconds they took."""
         self._write("")
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
@@ -65,15 +65,15 @@ def cases(options: Options) -> Iterator[Case]:
         if isinstance(python, Path):
             files = (root / "pred").glob("*.png"), (root / "gtFine").rglob("*_labelIds.png")
             official = _Official(python, *(sorted(map(str, paths)) for paths in files))
-            stack.enter_context(official.process)  # at the end its input is closed, which ends it
+            stack.enter_context(official.process)  # leaving closes its input, which ends it
             sides["official"] = lambda: official()["seconds"][options.clock]
 
         def timed() -> tuple[float, Evaluation]:
             clock = time.perf_counter if options.clock == "wall" else time.process_time
             start = clock()
-            judge = Evaluator(dataset, boundary_ratio=0, void_predictions=True)
-            Predictions(dataset, root / "pred").evaluate(judge, lambda *_: None, _Bar())
-            evaluation = judge.evaluation()
+            evaluator = Evaluator(dataset, boundary_ratio=0, void_predictions=True)
+            Predictions(dataset, root / "pred").evaluate(evaluator, lambda *_: None, _Bar())
+            evaluation = evaluator.evaluation()
             return clock() - start, evaluation
 
         def equal() -> str:
@@ -96,16 +96,16 @@ def cases(options: Options) -> Iterator[Case]:
             for path in paths:
                 read_mask(path)
             share = (time.process_time() - start) / torch.get_num_threads() / seconds
-            return f"decoding the PNG files alone, as fast as all threads can, is {share:.0%} of the time"
+            return f"decoding the PNG files alone, as fast as all threads can, takes {share:.0%} of the time"
 
         what = f"{SCENES} predictions of 2048x1024: class, category, iIoU"
         against = f"{PACKAGES[0]} with {PACKAGES[1]}"
         row = Row(what, against, ["hrseg"], ["official"], 0.11, equal=equal, why=decoding)
-        yield Case(sides, [row], unit="s by itself")
+        yield Case(sides, [row], unit="s, self-timed")
 
 
 def _environment(folder: Path) -> Path | str:
-    """The Python of an environment with the judge; a sentence where it cannot be made."""
+    """The Python of an environment with cityscapesScripts; a sentence where it cannot be made."""
     python = folder / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)

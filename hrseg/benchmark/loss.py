@@ -1,4 +1,4 @@
-"""OHEM, forward and backward, beside plain cross entropy and the form with softmax, gather and sort."""
+"""OHEM, forward and backward, against plain cross entropy and the usual softmax, gather and sort."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cases(options: Options) -> Iterator[Case]:
 
         def equal(sides: dict[str, Callable[[], Tensor]] = sides) -> str:
             assert torch.equal(sides["hrseg"](), sides["textbook"]()), "gradients"
-            return "gradients, bit by bit"
+            return "gradients, bit for bit"
 
         what = f"OHEM forward + backward, 2x{CLASSES}x{options.size[0]}x{options.size[1]}, {when} in training"
         yield Case(
@@ -66,7 +66,7 @@ def gradient(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def outputs(options: Options, margin: float) -> tuple[Tensor, Tensor]:
-    """Logits and a target, a tenth of it ignored. margin: by how much the true class is ahead of the others."""
+    """Logits and a target, a tenth of it ignored. margin: by how much the true class leads the others."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, CLASSES, *options.size, generator=generator)
     target = torch.randint(0, CLASSES, (2, *options.size), generator=generator)

@@ -1,4 +1,4 @@
-"""Ways of doing one thing, timed in turns, A B A B, after a warm-up; medians with their quartiles; ratios in rows."""
+"""Times several ways of doing one thing in turns, A B A B, after a warm-up: medians, quartiles, and ratios in rows."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-MAX_OTHER_LOAD = 0.3  # CPU seconds a second that other processes take while something is measured
+MAX_OTHER_LOAD = 0.3  # CPU seconds per second that other processes may take during a measurement
 MAX_SPREAD = 0.1  # between the quartiles, as a share of the median
 TRIES = 3
-SHORTEST_S = 0.02  # calls that take less are timed several at once
-ROUND_S, MOST_TIMES = 0.5, 5  # where a round takes less there are more of them, up to so many times
+SHORTEST_S = 0.02  # shorter calls are timed several at a time
+ROUND_S, MOST_TIMES = 0.5, 5  # shorter rounds are repeated, up to this many times as often
 
 Side = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, for every subject alike."""
+    """The options of the command line, the same for every subject."""
 
     variant: str = "w18"
     size: tuple[int, int] = (512, 1024)
     device: str = "cpu"
-    clock: Literal["wall", "cpu"] = "wall"  # cpu: the time of this process alone, for a machine that is not quiet
+    clock: Literal["wall", "cpu"] = "wall"  # cpu: this process's CPU time, for a machine that is not quiet
     rounds: int = 15
-    short: bool = False  # without the peers that take minutes to prepare
+    short: bool = False  # leave out peers that take minutes to prepare
     also: tuple[str, ...] = ()  # variants whose inference is measured too
 
 
@@ -40,8 +40,8 @@ class Options:
 class Row:
     """One ratio: our time over the peer's. Where several sides are named, the fastest counts.
 
-    mark: what the ratio should at most be. equal: compares the results of both and returns the evidence in a few words;
-    it raises AssertionError where they differ. why: the reason where the mark is not reached, from the seconds it took.
+    mark: the largest ratio that is good enough. equal: compares the results of both and returns the evidence in a few
+    words; raises AssertionError where they differ. why: gives the reason, from the seconds, where the mark is missed.
     """
 
     what: str
@@ -56,9 +56,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """Sides by name, measured in turns, and the ratios that follow. A side is a call, or why it cannot be made.
+    """Sides by name, measured in turns, and their ratios. A side is a call, or the reason why there is none.
 
-    unit: "s" times the calls. Anything else, "MiB" for example, or "s by itself", is a figure that the calls return.
+    unit: "s" times the calls. With any other unit, such as "MiB" or "s, self-timed", the calls return the figure.
     """
 
     sides: Mapping[str, Side | str]
@@ -82,12 +82,12 @@ class Figure:
 
 class _Try(NamedTuple):
     figures: Mapping[str, Figure]
-    load: float | None  # of other processes meanwhile
+    load: float | None  # of other processes during the measurement
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row and what was measured. ratio is None where none can be told; note says why."""
+    """A row and what was measured. ratio is None where none can be given; note says why."""
 
     row: Row
     unit: str
@@ -99,17 +99,17 @@ class Result:
 
 
 def missing(*modules: str) -> str:
-    """A sentence where a peer's packages are not installed; otherwise nothing."""
+    """A sentence where a peer's packages are not installed, otherwise ''."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     return f"{', '.join(absent)} not installed (pip install 'hrseg[bench]')" if absent else ""
 
 
 def run_case(case: Case, options: Options) -> list[Result]:
-    """Check that results are equal, then measure all sides of a case in turns; again where it was not quiet.
+    """Check that the results are equal, then measure all sides of a case in turns; again if the machine was not quiet.
 
-    Of several tries a row shows the one in which its own two sides were the quietest.
+    Of several tries, a row shows the one in which its own two sides were quietest.
     """
-    evidence = [_evidence(row, case) for row in case.rows]
+    evidence = [compare_results(row, case) for row in case.rows]
     calls = {name: side for name, side in case.sides.items() if not isinstance(side, str)}
     tries: list[_Try] = []
     while len(tries) < TRIES:
@@ -122,7 +122,7 @@ def run_case(case: Case, options: Options) -> list[Result]:
 
 
 def computed(macs: float, kind: torch.dtype = torch.float32) -> Callable[[float], str]:
-    """Of so many multiplications with an addition: how fast they were, beside a product of matrices of that type."""
+    """Compares the speed of so many multiply-adds with that of a matrix product of the same type."""
 
     def why(seconds: float) -> str:
         a, b = torch.randn(2, 1024, 1024).to(kind)
@@ -134,12 +134,12 @@ def computed(macs: float, kind: torch.dtype = torch.float32) -> Callable[[float]
         product = 1024**3 / statistics.median(times)
         of = f"{str(kind).removeprefix('torch.')} matrices"
         share = f"{macs / seconds / 1e9:.0f} of the {product / 1e9:.0f} GMAC/s that a product of {of} reaches here"
-        return f"it computes {share}; batch norm, additions and enlargements are counted as nothing"
+        return f"it computes {share}; batch norm, additions and upsampling are not counted"
 
     return why
 
 
-def _evidence(row: Row, case: Case) -> str:
+def compare_results(row: Row, case: Case) -> str:
     if row.equal is None or any(isinstance(case.sides[name], str) for name in (*row.ours, *row.peers)):
         return "-"
     try:
@@ -175,7 +175,7 @@ def _timer(call: Side, repeats: int, options: Options) -> Callable[[], float]:
 
 
 def _timed(call: Side, repeats: int, options: Options) -> float:
-    """Seconds of one call, the mean of several."""
+    """Seconds per call, the mean of several."""
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     start = clock()
     for _ in range(repeats):
@@ -191,15 +191,15 @@ def _figure(name: str, values: Sequence[float]) -> Figure:
 
 
 def _unquiet(figures: Any, load: float | None, options: Options) -> str:
-    """Why no ratio can be told; nothing where it can. CPU time is asked for where nothing is quiet anyway."""
+    """Why no ratio can be given, or ''. With CPU time there is always one: it is for machines that are not quiet."""
     if options.clock == "cpu":
         return ""
     if load is not None and load > MAX_OTHER_LOAD:
-        return f"not told: other processes took {load:.1f} CPUs meanwhile"
+        return f"no ratio: other processes took {load:.1f} CPUs meanwhile"
     wide = [figure for figure in figures if figure.spread > MAX_SPREAD]
     if wide:
         worst = max(wide, key=lambda figure: figure.spread)
-        return f"not told: the quartiles of {worst.side} lie {worst.spread:.0%} apart"
+        return f"no ratio: the quartiles of {worst.side} lie {worst.spread:.0%} apart"
     return ""
 
 
@@ -226,7 +226,7 @@ def _fastest(names: Sequence[str], figures: Mapping[str, Figure]) -> Figure | No
 
 
 class OtherLoad:
-    """How many CPUs other processes took between entering and leaving; `load` is None where /proc does not tell."""
+    """How many CPUs other processes took between entering and leaving; `load` is None without /proc."""
 
     load: float | None = None
 
@@ -242,7 +242,7 @@ class OtherLoad:
 
     @staticmethod
     def _now() -> tuple[float, float, float] | None:
-        """Seconds: of the clock, of all CPUs at work (time stolen by other machines too), of this process's tree."""
+        """Seconds: of the clock, of all busy CPUs (including time stolen by other machines), of this process's tree."""
         try:
             user, nice, system, _, _, irq, softirq, steal = map(
                 int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]

@@ -50,7 +50,7 @@ def cases(options: Options) -> Iterator[Case]:
                 confusion_matrix(planes["prediction"], planes["target"], CLASSES)
             except ValueError:
                 continue
-            raise AssertionError(f"{bad} in the {where} is not told")
+            raise AssertionError(f"{bad} in the {where} is not reported")
         return "int64, exact; ids out of range raise"
 
     absent = theirs if isinstance(theirs, str) else ""

@@ -114,7 +114,7 @@ def _run(model: Any, image: Tensor) -> Side:
 
 
 def _stock(engine: str, model: nn.Module, image: Tensor) -> Side:
-    """An engine as its documentation has it, on the textbook graph as torch exports it."""
+    """An engine used as its documentation shows, on the textbook graph as torch exports it."""
     buffer: Any = io.BytesIO()
     torch.onnx.export(model, (image,), buffer, dynamo=False, opset_version=engines.OPSET)
     run = engines.ENGINES[engine].run(buffer.getvalue(), "fp32")
@@ -122,7 +122,7 @@ def _stock(engine: str, model: nn.Module, image: Tensor) -> Side:
 
 
 def _smp_default() -> nn.Module:
-    """The features that smp gives by default, 128 to 1024 channels, under hrseg's head."""
+    """smp's default features, 128 to 1024 channels, under hrseg's head."""
     model = hrseg.HRNetV2("tu-hrnet_w18", classes=textbook.CLASSES).eval()
     assert isinstance(model, smp.base.SegmentationModel)
     return model
@@ -132,13 +132,13 @@ def _agreement(sides: dict[str, Side | str]) -> Callable[[], str]:
     def compare() -> str:
         labels = [sides[name]().argmax(1) for name in ("hrseg bf16", "textbook")]  # type: ignore[operator]
         share = (labels[0] == labels[1]).float().mean()
-        return f"{share:.1%} of the labels, of random weights"
+        return f"{share:.1%} of the class indices, with random weights"
 
     return compare
 
 
 def head(options: Options, backward: bool) -> Case:
-    """The head over random features; always of the W48, whose concatenation is the widest that is published."""
+    """The head over random features; always of W48, whose concatenation is the widest of the published networks."""
     width = VARIANTS["w48"].width
     channels = [width * 2**r for r in range(4)]
     divisor = 2 if backward else 1  # of the image: as in training
@@ -162,7 +162,7 @@ def head(options: Options, backward: bool) -> Case:
     def equal() -> str:
         if not backward:
             return textbook.difference(sides["hrseg"](), sides["textbook"](), TOLERANCE)
-        # In float32 a value that rounding carries over the ReLU's zero changes a pixel's gradient, in the textbook too.
+        # In float32, rounding moves some values across the ReLU's zero, which changes gradients, in the textbook too.
         exact, inputs = copy.deepcopy(theirs).double(), [x.double() for x in features]
         gradients = (both_ways(module, inputs)()[:4] for module in (_Head(exact, channels), exact))
         found = max(textbook.difference(x, y, TOLERANCE) for x, y in zip(*gradients, strict=True))
@@ -196,7 +196,7 @@ class _Head(nn.Module):
 
 
 def memory(options: Options) -> Case:
-    """What one inference adds to the peak of a fresh process."""
+    """The peak memory that one inference adds to a fresh process."""
     size = f"{options.size[0]}x{options.size[1]}"
 
     def side(which: str) -> Side:
@@ -218,7 +218,7 @@ def added(variant: str, size: tuple[int, int], which: str) -> None:
     del theirs, ours
     image = torch.randn(1, 3, *size)
     with torch.inference_mode():
-        model(image[..., :32, :32])  # what is made once
+        model(image[..., :32, :32])  # what is allocated once
         # What the process holds now, and its peak from here on; rusage's peak is the parent's where that was larger.
         Path("/proc/self/clear_refs").write_text("5")
         before = _memory("VmRSS")

@@ -23,7 +23,7 @@ MARKER = "<!-- tools/benchmark.py --markdown writes everything below this line, 
 
 
 def conditions(options: Options, allocator: str, command: str) -> dict[str, str]:
-    """What both sides of every row had in common, and when."""
+    """The conditions that both sides of every row had in common, and the date."""
     return {
         "date": datetime.date.today().isoformat(),
         "command": command,
@@ -38,7 +38,7 @@ def conditions(options: Options, allocator: str, command: str) -> dict[str, str]
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown: a row a ratio, and below it the sentences on those without one or above their mark."""
+    """Markdown: a row per ratio, and below them a note for each row without a ratio or above its mark."""
     lines = [
         "| what | against | ratio | at most | aim | ours | peer | same result |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -85,7 +85,7 @@ def write(text: str, path: Path) -> None:
 
 
 def as_json(results: Mapping[str, Sequence[Result]], common: Mapping[str, str]) -> str:
-    """One line: the conditions, and every row with its figures; null is not measured."""
+    """One line: the conditions, and every row with its figures; null where not measured."""
     rows = [
         {
             "subject": subject,

@@ -1,4 +1,4 @@
-"""Training samples and evaluated images: by two processes on a CPU each, as torchrun starts them, and by one on one."""
+"""Training samples and evaluated images: two processes with a CPU each, as torchrun starts them, against one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 import hrseg
-from hrseg import distributed
-from hrseg import runtime as cpu
+from hrseg import distributed, runtime
 from hrseg.benchmark import scenes
 from hrseg.benchmark.data import AUGMENT
 from hrseg.benchmark.measure import Case, Options, Row
@@ -35,8 +34,8 @@ from hrseg.inference import Inference
 from hrseg.task import Normalisation
 
 SCENES, EPOCHS = 4, 6
-MARK = 1 / 1.8  # of the time, with two processes
-SHARED = "the processes share nothing but the memory, its bandwidth and the last cache, and wait for the slower one"
+MARK = 1 / 1.8  # of the time of one process
+SHARED = "the processes share the memory, its bandwidth and the last cache, and wait for the slower one"
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -51,7 +50,7 @@ def cases(options: Options) -> Iterator[Case]:
             scenes.write(Path(folder), SCENES)
             with _Group(work, folder, cpus[:1]) as one, _Group(work, folder, cpus[:2]) as two:
                 sides: dict[str, Any] = {"two processes": partial(_seconds, two), "one process": partial(_seconds, one)}
-                yield Case(sides, [replace(row, equal=partial(_same, one, two))], unit="s by itself")
+                yield Case(sides, [replace(row, equal=partial(_same, one, two))], unit="s, self-timed")
 
 
 def _seconds(group: _Group) -> float:
@@ -64,7 +63,7 @@ def _same(one: _Group, two: _Group) -> str:
 
 
 class _Group:
-    """Processes that share some work, each on a CPU of its own. A call: the seconds, and a sum over what they made."""
+    """Processes that share some work, each on its own CPU. A call returns the seconds, and a sum over the results."""
 
     def __init__(self, work: str, root: str, cpus: list[int]):
         with socket.socket() as free:
@@ -104,7 +103,7 @@ class _Group:
 
 
 def _samples(root: Path) -> Callable[[], int]:
-    """This process's share of some epochs; gives the sum of all their grey levels."""
+    """This process's share of some epochs; returns the sum of all grey levels."""
     dataset = Cityscapes(root, "val")
     reader = TrainSet(dataset, train_transform(AUGMENT, dataset.space))
     keys = list(itertools.product(range(EPOCHS), range(SCENES)))[distributed.rank() :: distributed.world_size()]
@@ -112,7 +111,7 @@ def _samples(root: Path) -> Callable[[], int]:
 
 
 def _images(root: Path) -> Callable[[], list[list[int]]]:
-    """This process's share of an evaluation; gives the confusion matrix of all images."""
+    """This process's share of an evaluation; returns the confusion matrix of all images."""
     dataset = Cityscapes(root, "val")
     torch.manual_seed(0)
     model = hrseg.HRNetV2("hrnetv2_w18_small_v1", encoder_weights=None, classes=len(dataset.space.classes))
@@ -129,11 +128,11 @@ WORK: dict[str, Callable[[Path], Callable[[], Any]]] = {"samples": _samples, "im
 
 
 def _serve(work: str, root: str, place: str) -> None:
-    """For each line of input the work, and a line with its seconds and result."""
+    """For each line of input, do the work and print a line with its seconds and result."""
     os.sched_setaffinity(0, [int(place)])
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    cpu.keep_freed_memory()  # as the tools do
+    runtime.keep_freed_memory()  # as the commands do
     with distributed.process_group(torch.device("cpu")):
         run = WORK[work](Path(root))
         for _ in sys.stdin:

@@ -1,4 +1,4 @@
-"""Street scenes of Cityscapes' size in its layout, for what is measured from files: toy city, twice enlarged."""
+"""Street scenes with Cityscapes' size and layout, for measurements on files: the toy city, enlarged twofold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hrseg.toycity.scene import Scene, draw_scene
 
 SIZE = (1024, 2048)
 SMOOTH = 0.8  # pixels: with it Pillow's PNGs are 1.9 to 2.3 MB, as those of Cityscapes
-# In each image; Cityscapes has 7.0 and 11.8 on average. Source: Cordts et al., CVPR 2016, table of instances an image.
+# In each image; Cityscapes has 7.0 and 11.8 on average. Source: Cordts et al., CVPR 2016, table of instances per image.
 OBJECTS = {"human": 7, "vehicle": 11}
 COUNTED = {label.name for label in LABELS if label.has_instances}
 
@@ -26,7 +26,7 @@ COUNTED = {label.name for label in LABELS if label.has_instances}
 def write(root: Path, count: int) -> None:
     """`count` validation images with label and instance ids, and the prediction of each in pred/.
 
-    The ids show as many objects as those of Cityscapes: with those in the picture, others, twice as far away.
+    The ids show as many objects as Cityscapes has on average: those in the picture, and others at twice the distance.
     """
     for number in range(count):
         picture, annotation = draw_scene(0, "val", number, (SIZE[0] // 2, SIZE[1] // 2))
@@ -44,7 +44,7 @@ def write(root: Path, count: int) -> None:
 
 
 def _ids(objects: list[dict], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Label and instance ids [1024, 2048] of a scene's objects, and of as many of other scenes as OBJECTS wants."""
+    """Label and instance ids [1024, 2048] of a scene's objects, and of other scenes' until there are OBJECTS."""
     drawn = [_enlarged(each, 2, (0, 0)) for each in objects]
     shown = _shown(drawn)
     for each in _others(seed):
@@ -58,7 +58,7 @@ def _ids(objects: list[dict], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _others(seed: int) -> Iterator[dict]:
-    """Objects of one scene after the other, without end."""
+    """Objects of one scene after another, without end."""
     for number in itertools.count():
         scene = Scene(np.random.default_rng([seed, number]), CITIES["val"][0], (SIZE[0] // 2, SIZE[1] // 2))
         yield from (each for each in scene.objects if each["label"] in COUNTED)
@@ -76,7 +76,7 @@ def _shown(objects: list[dict]) -> Counter[str]:
 
 
 def _predicted(ids: np.ndarray, seed: int) -> np.ndarray:
-    """Ids a little beside the true ones, and road in a tenth of all patches."""
+    """The true ids shifted a little, and road in a tenth of all patches."""
     patches = (np.random.default_rng(seed).random((SIZE[0] // 16, SIZE[1] // 16)) < 0.1).astype(np.uint8)
     wrong = cv2.resize(patches, SIZE[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return np.where(wrong, 7, np.roll(ids, 3, axis=1)).astype(np.uint8)

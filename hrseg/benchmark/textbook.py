@@ -1,4 +1,4 @@
-"""The network as its users write it: timm's HRNet, features upsampled, concatenated, mixed and classified."""
+"""The network as users typically write it: timm's HRNet, features upsampled, concatenated, mixed and classified."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Textbook(nn.Module):
 
 
 def pair(variant: str) -> tuple[Textbook, hrseg.HRNetV2]:
-    """The textbook's network and hrseg's with the same weights, under which features keep their size."""
+    """The textbook network and hrseg's with the same weights, chosen so that features keep their magnitude."""
     torch.manual_seed(0)
     theirs, ours = Textbook(variant), hrseg.HRNetV2(f"hrnetv2_{variant}_nearest", classes=CLASSES)
     for module in theirs.modules():
@@ -66,7 +66,7 @@ def pair(variant: str) -> tuple[Textbook, hrseg.HRNetV2]:
 
 
 def macs(model: nn.Module, *inputs: Tensor) -> float:
-    """Multiplications with an addition of all convolutions and products of a forward pass."""
+    """Multiply-adds of all convolutions and matrix products in a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copy.deepcopy(model).to("meta")(*(x.to("meta") for x in inputs))
     return counter.get_total_flops() / 2

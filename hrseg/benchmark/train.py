@@ -1,4 +1,4 @@
-"""One training step, forward to optimizer, beside timm's HRNet with the textbook head in NCHW."""
+"""One training step, from forward to optimizer, against timm's HRNet with the textbook head in NCHW."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cases(options: Options) -> Iterator[Case]:
     sides: dict[str, Side | str] = {"textbook": textbooks(batch), "hrseg": hrsegs(batch)}
     bf16 = options.device != "cpu" or torch_private.cpu_computes_bf16()
     sides["hrseg bf16"] = hrsegs(batch, autocast=torch.bfloat16) if bf16 else "the processor does not compute in bf16"
-    # In float32 both sides, and the textbook's in two layouts too, drift apart by 1e-4 in five steps: rounding grows.
+    # In float32 both sides drift apart by 1e-4 in five steps, as the textbook does in two layouts: rounding grows.
     lengths = {torch.float64: 3 if options.short else STEPS, torch.float32: 2}
 
     def equal() -> str:
@@ -44,7 +44,7 @@ def cases(options: Options) -> Iterator[Case]:
             evidence.append(f"losses of {steps} steps in {name} within {share:.0e}")
         return ", ".join(evidence)
 
-    # Backwards each convolution is computed twice: towards its input, and towards its weights.
+    # The backward pass computes each convolution twice: for the gradients of its input and of its weights.
     macs = 3 * textbook.macs(ours, batch[0])
     what = f"training step, {options.variant}, 2x3x{height}x{width}"
     against = "timm and textbook head, NCHW, fp32"
@@ -73,7 +73,7 @@ def training(
     autocast: torch.dtype | None = None,
     fused: bool | None = None,
 ) -> Callable[[], Tensor]:
-    """A step of a copy of the model in the image's type, which gives its loss. fused: as torch.optim has it."""
+    """A training step on a copy of the model in the image's type; it returns the loss. fused: as in torch.optim."""
     model = copy.deepcopy(model).train().to(batch[0]).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
     image, target = batch[0].contiguous(memory_format=layout), batch[1]

@@ -1,4 +1,4 @@
-"""Loading a checkpoint of the reference code, beside torch.load and load_state_dict alone."""
+"""Loading a checkpoint of the reference code, against torch.load and load_state_dict alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cases(options: Options) -> Iterator[Case]:
             plain()
             others = alone.state_dict()
             assert all(tensor.equal(others[name]) for name, tensor in ours.state_dict().items()), "tensors"
-            return "every tensor, bit by bit"
+            return "every tensor, bit for bit"
 
         sides = {"hrseg": lambda: weights.load(ours, theirs), "torch alone": plain}
         what = "loading W48, names and shapes checked"

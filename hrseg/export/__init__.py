@@ -1,4 +1,4 @@
-"""A model leaves the house: as a file that runs without hrseg, or on a hub, with the proof that it is the same."""
+"""Exports a model: as a verified file that runs without hrseg, or to the Hugging Face hub."""
 
 from hrseg.export.deployable import Deployed
 from hrseg.export.exporting import export

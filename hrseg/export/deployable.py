@@ -1,4 +1,4 @@
-"""The whole path from stored values to an answer, as one module."""
+"""The whole path from stored pixel values to logits or class indices, as one module."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hrseg.runtime import PRECISIONS
 
 
 class Deployed(nn.Module):
-    """forward(image [N, C, H, W]) -> float32 logits [N, K, H, W], or labels, uint8 [N, H, W].
+    """forward(image [N, C, H, W]) -> float32 logits [N, K, H, W], or class indices, uint8 [N, H, W].
 
-    argmax: labels; for multilabel {0, 1} [N, L, H, W]; int64 from 257 classes on. normalised: the image is float32 and
-    normalised already, else it has values as they are stored. Inside, the image is padded to a size that the network
-    takes, and the answer cropped. precision: of the network, "fp32", "fp16" or "bf16".
+    argmax: class indices; for multilabel {0, 1} [N, L, H, W]; int64 for more than 256 classes. normalised: the image is
+    float32 and already normalised; otherwise it has its stored values. Inside, the image is padded to a size that the
+    network takes, and the result cropped. precision: of the network, "fp32", "fp16" or "bf16".
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Deployed(nn.Module):
         if self.multiple > 1:
             x = F.pad(x, [0, -width % self.multiple, 0, -height % self.multiple])
         logits = self.model(x.to(self.precision)).float()
-        if self.multiple > 1:  # a slice would tell torch.export that the size is a multiple, or that it is none
+        if self.multiple > 1:  # a slice would tell torch.export that the size is, or is not, a multiple
             rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
             logits = logits.index_select(2, rows).index_select(3, columns)
         if not self.argmax:
@@ -53,14 +53,14 @@ class Deployed(nn.Module):
 
 
 def size_multiple(model: nn.Module) -> int:
-    """What height and width must be multiples of inside the network: 1 where any size goes."""
+    """The number that height and width must be multiples of inside the network; 1 where it takes any size."""
     if not getattr(model, "requires_divisible_input_shape", False):
         return 1
     return int(model.encoder.output_stride)  # type: ignore[union-attr, arg-type]
 
 
 def input_type(loaded: TrainedModel, normalised: bool = False) -> torch.dtype:
-    """What an image's values are: uint8 or uint16 where the model takes all of that type's range, else float32."""
+    """The type of an image: uint8 or uint16 where the model takes all of that type's range, else float32."""
     ranges = set(loaded.normalisation.input_range)
     if normalised or len(ranges) > 1:
         return torch.float32

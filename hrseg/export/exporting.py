@@ -26,7 +26,7 @@ USUAL_SIZE = (512, 512)  # where training took no crop
 
 
 class Exported(NamedTuple):
-    """A file, the size that it takes (None: any), the proof, on which images it was made, and for int8 its cost."""
+    """A file, the size that it takes (None: any), its verification, with which images, and for int8 its cost."""
 
     path: Path
     size: Size | None
@@ -47,59 +47,61 @@ def export(
     precision: str = "fp32",
     checkpoint: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write a model as a file that its format's own runtime runs, and the same in words as JSON beside it.
+    """Write a model as a file for its format's own runtime, and its description as JSON beside it.
 
-    The file takes images as they are stored, [N, C, H, W], and gives float32 logits [N, K, H, W] at their size.
-    size: (height, width) of the images, by default the training's crop. dynamic: any number of any size from 64 on.
-    argmax: labels instead, uint8 [N, H, W]. normalised: images come normalised, float32. precision: fp32, fp16, bf16,
-    or int8 (onnx). checkpoint: where the model comes from, for the metadata.
-    Raises HrsegError, and leaves no file, where the answers are not the original's: below 99.99 % equal labels, 99.9 %
-    in fp16, 99.5 % in bf16; where int8 costs more than 0.5 points of mean IoU.
+    The file takes images with stored values, [N, C, H, W], and returns float32 logits [N, K, H, W] at their size.
+    size: (height, width) of the images, by default the training crop. dynamic: any number of images of any size from
+    64. argmax: class indices instead, uint8 [N, H, W]. normalised: images come normalised, float32. precision: fp32,
+    fp16, bf16, or int8 (onnx). checkpoint: where the model comes from, for the metadata.
+    Raises HrsegError, and leaves no file, where the file does not answer as the model does: below 99.99 % equal class
+    indices, 99.9 % in fp16, 99.5 % in bf16; or where int8 costs more than 0.5 points of mean IoU.
     """
-    kind = FORMATS[format]
+    target = FORMATS[format]
     size = size or loaded.config.augment.crop or USUAL_SIZE
-    if out.suffix != kind.ending:
-        raise ConfigError(f"--out {out}", f"a file of {format} ends in {kind.ending}.")
-    if precision not in (*kind.precisions, *(["int8"] if format == "onnx" else [])):
+    if out.suffix != target.ending:
+        raise ConfigError(f"--out {out}", f"a file of {format} ends in {target.ending}.")
+    if precision not in (*target.precisions, *(["int8"] if format == "onnx" else [])):
         known = ", ".join(name for name, f in FORMATS.items() if precision in f.precisions) or "onnx"
-        raise ConfigError(f"--format {format}", f"its runtime has no {precision} on CPUs.", f"It goes with {known}.")
+        raise ConfigError(
+            f"--format {format}", f"its runtime has no {precision} on CPUs.", f"Formats that have it: {known}."
+        )
     if dynamic and min(size) < SMALLEST:
-        raise ConfigError(f"--size {size[0]}x{size[1]}", f"sides have at least {SMALLEST} pixels.")
+        raise ConfigError(f"--size {size[0]}x{size[1]}", f"sides need at least {SMALLEST} pixels.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=out.parent)
     except OSError as error:
         raise HrsegError(
-            out.parent, f"cannot be written: {error.strerror}.", "Choose another place by --out."
+            out.parent, f"cannot be written: {error.strerror}.", "Choose another place with --out."
         ) from error
     # OpenVINO halves the weights when it writes them; the others run a network of that precision.
     inside = precision if precision in ("fp16", "bf16") and format != "openvino" else "fp32"
     module = Deployed(loaded, argmax=argmax, normalised=normalised, precision=inside).eval()
     dtype = input_type(loaded, normalised)
     metadata = describe(loaded, module, dtype, format, precision, None if dynamic else size, checkpoint)
-    with folder as unproven:
-        path, cost = Path(unproven) / out.name, None
+    with folder as unverified:
+        path, cost = Path(unverified) / out.name, None
         example = torch.zeros(2 if dynamic else 1, loaded.normalisation.channels, *size).to(dtype)
         try:
             if precision == "int8":
-                cost = int8.write(loaded, module, example, path, dynamic, metadata)
+                cost = int8.write_int8(loaded, module, example, path, dynamic, metadata)
             else:
-                kind.write(module, example, path, dynamic, metadata)
+                target.write(module, example, path, dynamic, metadata)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = str(error).strip().splitlines()[0]
             raise HrsegError(format, f"cannot express this network: {reason}", "Try another format.") from error
         images, what = verification_images(loaded, input_type(loaded), verification_sizes(size, dynamic))
-        proof = verify(loaded, kind.run(path), images, argmax=argmax, normalised=normalised)
+        verification = verify(loaded, target.run(path), images, argmax=argmax, normalised=normalised)
         if cost is not None and cost.lost > int8.MOST_COST:
-            raise HrsegError(out, f"is not written: {cost}, allowed are {100 * int8.MOST_COST}.", "Take --half.")
-        if cost is None and not proof.agreement >= LEAST_AGREEMENT[precision]:
+            raise HrsegError(out, f"is not written: {cost}, allowed are {100 * int8.MOST_COST}.", "Use --half.")
+        if cost is None and not verification.agreement >= LEAST_AGREEMENT[precision]:
             least = 100 * LEAST_AGREEMENT[precision]
-            raise HrsegError(out, f"is not written: {proof} ({what}); {precision} needs {least:g} %.")
-        proven = {"images": what, **asdict(proof), "cost": cost and cost._asdict()}
-        description_path(path).write_text(json.dumps({**metadata, "proof": proven}, indent=1), encoding="utf-8")
-        for written in Path(unproven).iterdir():
+            raise HrsegError(out, f"is not written: {verification} ({what}); {precision} needs {least:g} %.")
+        figures = {"images": what, **asdict(verification), "cost": cost and cost._asdict()}
+        description_path(path).write_text(json.dumps({**metadata, "proof": figures}, indent=1), encoding="utf-8")
+        for written in Path(unverified).iterdir():
             written.replace(out.with_name(written.name))
-    return Exported(out, None if dynamic else size, proof, what, cost)
+    return Exported(out, None if dynamic else size, verification, what, cost)
 
 
 def describe(
@@ -111,7 +113,7 @@ def describe(
     size: Size | None,
     checkpoint: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What someone needs to know who has nothing but the file."""
+    """What someone needs to know who has only the file."""
     space, channels = loaded.space, loaded.normalisation.channels
     one_a_label = space.task is Task.MULTILABEL
     name, kind = ("labels", module.label_type) if module.argmax else ("logits", torch.float32)

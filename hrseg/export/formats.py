@@ -1,4 +1,4 @@
-"""The formats: how each is written, where its metadata lies, and how its own runtime runs it."""
+"""The export formats: how each file is written, where its metadata lies, and how its own runtime runs it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from hrseg.errors import HrsegError
 from hrseg.export.deployable import Deployed
-from hrseg.export.onnx_file import free_dimensions, quiet, to_onnx
+from hrseg.export.onnx_file import dynamic_dimensions, quiet, to_onnx
 from hrseg.fast.engines import openvino_core
 
-METADATA = "hrseg"  # the name of the metadata inside a file, JSON
+METADATA = "hrseg"  # the name of the metadata inside a file; it is JSON
 Runner = Callable[[Tensor], Tensor]
 
 
@@ -27,7 +27,7 @@ def _write_onnx(module: Deployed, example: Tensor, path: Path, dynamic: bool, me
 
 
 def _write_openvino(module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]) -> None:
-    openvino = need("openvino", "export,openvino")
+    openvino = import_optional("openvino", "export,openvino")
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "model.onnx"
         _write_onnx(module, example, between, dynamic, metadata)
@@ -40,26 +40,26 @@ def _write_torch_export(
     module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
 ) -> None:
     with quiet():
-        program = torch.export.export(module, (example,), dynamic_shapes=(free_dimensions(),) if dynamic else None)
+        program = torch.export.export(module, (example,), dynamic_shapes=(dynamic_dimensions(),) if dynamic else None)
         torch.export.save(program, path, extra_files={f"{METADATA}.json": json.dumps(metadata)})
 
 
 def _write_torchscript(
     module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
 ) -> None:
-    with quiet():  # a trace keeps the size of its example; a script asks the network to be written for it
+    with quiet():  # a trace keeps the size of its example; a script only works for networks written for it
         script = torch.jit.script(module) if dynamic else torch.jit.trace(module, example)
         torch.jit.save(script, str(path), _extra_files={f"{METADATA}.json": json.dumps(metadata)})
 
 
 def _run_onnx(path: Path) -> Runner:
-    runtime = need("onnxruntime", "export")
+    runtime = import_optional("onnxruntime", "export")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
 
 def _run_openvino(path: Path) -> Runner:
-    need("openvino", "export,openvino")
+    import_optional("openvino", "export,openvino")
     compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
@@ -96,8 +96,8 @@ def runner(path: str | Path, format: str) -> Runner:
     return FORMATS[format].run(Path(path))
 
 
-def need(module: str, extra: str) -> Any:
-    """An optional module. Raises HrsegError that names the extra it comes with."""
+def import_optional(module: str, extra: str) -> Any:
+    """Import an optional module. Raises HrsegError that names the extra it comes with."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:

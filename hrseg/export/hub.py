@@ -1,9 +1,8 @@
-"""A model on the Hugging Face hub, or in a folder of that form: weights, settings, meaning, and a card for people."""
+"""A model on the Hugging Face hub, or in a folder in its form: weights, settings, meaning, and a model card."""
 
 from __future__ import annotations
 
 import html
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from hrseg.build.trained_model import TrainedModel, load_trained_model
 from hrseg.data.images import read_image
 from hrseg.data.loader import normalise
-from hrseg.errors import DataError, HrsegError, WeightsError
+from hrseg.errors import DataError, HrsegError, WeightsError, first_line
+from hrseg.files import write_json, write_text
 from hrseg.inference import Inference, forward
 from hrseg.report import pictures
 from hrseg.report.run_folder import data_name
@@ -35,11 +35,11 @@ def save_pretrained(
     picture: str | Path | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write a folder of the hub's form: `from_pretrained` reads all of it, smp.from_pretrained the model.
+    """Write a folder in the hub's form: `from_pretrained` reads all of it, smp.from_pretrained only the model.
 
-    metrics: as in metrics.json. licence: the hub's name of one, e.g. "cc-by-4.0"; it is yours to state. picture: an
+    metrics: as in metrics.json. licence: the hub's name for it, e.g. "cc-by-4.0"; only you can state it. picture: an
     image that the model segments for the card. name: the card's title, by default the folder's name.
-    Raises HrsegError where a file cannot be written or the picture has other channels than the model takes.
+    Raises HrsegError where a file cannot be written or the picture's channels are not those that the model takes.
     """
     folder = Path(folder)
     shown = None if picture is None else _segmented(loaded, Path(picture))
@@ -47,22 +47,23 @@ def save_pretrained(
     settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": loaded.config.to_plain()}
     scores = {"metrics": dict(metrics) if metrics else None}
     write_safetensors(folder / WEIGHTS, loaded.model.state_dict(), settings | meaning | scores)
-    # What begins with an underscore smp leaves alone.
+    # smp ignores keys that begin with an underscore.
     architecture = {**getattr(loaded.model, "config", {}), "encoder_weights": None}
     named = {"_model_class": type(loaded.model).__name__, "_hrseg": meaning | scores}
-    (folder / CONFIG).write_text(json.dumps(architecture | named, indent=1), encoding="utf-8")
+    write_json(folder / CONFIG, architecture | named)
     if shown is not None:
         pictures.save(shown, folder / PICTURE)
     card = model_card(loaded, name or folder.name, metrics=metrics, licence=licence, picture=shown is not None)
-    (folder / CARD).write_text(card, encoding="utf-8")
+    write_text(folder / CARD, card)
     return folder
 
 
 def push_to_hub(loaded: TrainedModel, repo: str, *, private: bool = False, **card: Any) -> str:
-    """Put what `save_pretrained` writes on the hub, into `owner/name`; returns its address.
+    """Upload what `save_pretrained` writes to `owner/name` on the hub; returns its address.
 
-    card: metrics, licence and picture, as in `save_pretrained`. The hub's own ways count: HF_TOKEN or `hf auth login`
-    say who you are, HF_ENDPOINT where the hub is. Raises HrsegError where the hub cannot be reached or refuses.
+    card: metrics, licence and picture, as in `save_pretrained`. The hub's own settings apply: HF_TOKEN or
+    `hf auth login` for the account, HF_ENDPOINT for the hub's address.
+    Raises HrsegError where the hub cannot be reached or refuses.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(loaded, Path(temporary) / "model", name=repo.rpartition("/")[2], **card)
@@ -70,10 +71,10 @@ def push_to_hub(loaded: TrainedModel, repo: str, *, private: bool = False, **car
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Model")
-        except Exception as error:  # whose it is, requests' or httpx's, depends on the version of the hub's client
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            way_out = f"Is {api.endpoint} reached, and are you logged in (hf auth login)?"
-            raise HrsegError(repo, f"the hub did not take it: {reason}.", way_out) from error
+        except Exception as error:  # of requests or of httpx, depending on the version of the hub's client
+            reason = first_line(error)
+            way_out = f"Can {api.endpoint} be reached, and are you logged in (hf auth login)?"
+            raise HrsegError(repo, f"the hub did not accept it: {reason}.", way_out) from error
         return f"{api.endpoint}/{repo}"
 
 
@@ -100,7 +101,7 @@ def model_card(
     licence: str | None = None,
     picture: bool = False,
 ) -> str:
-    """A card in Markdown with the hub's header: what it is, how to use it, scores, classes, licence."""
+    """A model card in Markdown with the hub's header: what it is, how to use it, scores, classes, licence."""
     header = huggingface_hub.ModelCardData(
         license=licence or "other",
         library_name="hrseg",
@@ -153,13 +154,13 @@ def _percent(share: float | None) -> str:
 
 
 def _text(text: Any) -> str:
-    """Foreign text in a cell of a table: shown, never obeyed."""
+    """Text from elsewhere for a table cell: shown, never interpreted."""
     return html.escape(" ".join(str(text).split())).replace("|", "&#124;")
 
 
 @torch.inference_mode()
 def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
-    """A picture beside itself under its labels, below them the colours of the classes that occur, uint8 RGB."""
+    """A picture next to its overlay, with a legend of the classes that occur, uint8 RGB."""
     image, channels = read_image(path), loaded.normalisation.channels
     if image.shape[2] != channels:
         raise DataError(path, f"has {image.shape[2]} channels, the model takes {channels}.")

@@ -17,7 +17,7 @@ from hrseg.build.trained_model import TrainedModel
 from hrseg.data.loader import Normalise
 from hrseg.data.resize import resize
 from hrseg.export.deployable import Deployed
-from hrseg.export.formats import FORMATS, Runner, need
+from hrseg.export.formats import FORMATS, Runner, import_optional
 from hrseg.export.onnx_file import quiet
 from hrseg.inference import Inference, Size
 from hrseg.metrics import ConfusionMatrix, scores
@@ -42,15 +42,15 @@ class Cost(NamedTuple):
         return f"{figures} on the validation set: {100 * self.lost:.2f} points lost"
 
 
-def write(
+def write_int8(
     loaded: TrainedModel, module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]
 ) -> Cost:
     """Write the file, calibrated on training images, and score it on the validation images.
 
-    Symmetric int8 with a scale for each output channel of a weight, biases in float: what onnxruntime and TensorRT both
-    take. Raises DataError where the data set is not there.
+    Symmetric int8 with a scale for each output channel of a weight, biases in float: onnxruntime and TensorRT both take
+    this. Raises DataError where the data set is not there.
     """
-    quantization = need("onnxruntime.quantization", "export")
+    quantization = import_optional("onnxruntime.quantization", "export")
     size = None if dynamic else (example.shape[-2], example.shape[-1])
     dataset = build.dataset(loaded.config, loaded.config.data.train_split)
     images = _images(loaded, dataset, module, example.dtype, size, CALIBRATION_IMAGES)
@@ -64,7 +64,7 @@ def write(
         plain, fused = Path(folder) / "fp32.onnx", Path(folder) / "fused.onnx"
         FORMATS["onnx"].write(module, example, plain, dynamic, metadata)
         with quiet():
-            quantization.quant_pre_process(plain, fused, skip_symbolic_shape=True)  # batch norm goes into convolutions
+            quantization.quant_pre_process(plain, fused, skip_symbolic_shape=True)  # folds batch norm into convolutions
             quantization.quantize_static(
                 fused,
                 path,
@@ -84,7 +84,7 @@ def write(
 def _images(
     loaded: TrainedModel, dataset: Any, module: Deployed, dtype: torch.dtype, size: Size | None, most: int | None = None
 ) -> Iterator[tuple[Tensor, np.ndarray | None]]:
-    """Images [1, C, H, W] as the file takes them, evenly spread over a data set, and their targets."""
+    """Images [1, C, H, W] in the form that the file takes, evenly spread over a data set, and their targets."""
     normalise = Normalise(loaded.normalisation) if module.normalised else nn.Identity()
     count = min(len(dataset), most or len(dataset))
     for place in range(count):
@@ -111,7 +111,7 @@ def _miou(run: Runner, loaded: TrainedModel, module: Deployed, dtype: torch.dtyp
 
 
 def _copy_metadata(source: Path, path: Path) -> None:
-    onnx = need("onnx", "export")
+    onnx = import_optional("onnx", "export")
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {p.key: p.value for p in onnx.load(source).metadata_props})
     onnx.save(model, path)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from hrseg.errors import HrsegError
 
-SMALLEST = 64  # pixels of a side where sizes are free: the coarsest feature then still has two
+SMALLEST = 64  # pixels of a side where sizes are dynamic: the coarsest feature then still has two
 
 
-def free_dimensions() -> dict[int, torch.export.Dim]:
-    """What torch.export is told of an image [N, C, H, W] of any number and size."""
+def dynamic_dimensions() -> dict[int, torch.export.Dim]:
+    """The dynamic dimensions of images [N, C, H, W], for torch.export."""
     height, width = (torch.export.Dim(name, min=SMALLEST) for name in ("height", "width"))
     return {0: torch.export.Dim("batch"), 2: height, 3: width}
 
@@ -35,7 +35,7 @@ def to_onnx(
     """Write a module that maps an image [N, C, H, W] to one tensor as one ONNX file, through torch.export.
 
     example: an image of the type, and unless dynamic of the size, that the file is to take. The input is called
-    "image". dynamic: N, H and W are free, H and W from 64. metadata: put into the file's own.
+    "image". dynamic: N, H and W are dynamic, H and W from 64. metadata: added to the file's own.
     Raises HrsegError where the extra `export` is not installed.
     """
     with quiet():
@@ -46,7 +46,7 @@ def to_onnx(
                 dynamo=True,
                 input_names=["image"],
                 output_names=[output],
-                dynamic_shapes=(free_dimensions(),) if dynamic else None,
+                dynamic_shapes=(dynamic_dimensions(),) if dynamic else None,
                 verbose=False,
             )
         except ModuleNotFoundError as error:  # onnx or onnxscript
@@ -58,7 +58,7 @@ def to_onnx(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters tell of their inner steps on every channel; errors still come as exceptions."""
+    """Silence exporters, which report their inner steps on every channel; errors still come as exceptions."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The proof that a file answers as the model does that it came from."""
+"""Verifies that an exported file answers as its model does."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hrseg.export.formats import Runner
 from hrseg.export.onnx_file import SMALLEST
 from hrseg.inference import Inference, Size, forward
 
-LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995}  # share of labels that equal the original's
+LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.995}  # share of class indices equal to the model's
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How a file's answers compare with the original's, in float32.
+    """How a file's answers compare with the model's in float32.
 
-    agreement: the share of equal labels. logit_difference: the largest; None for a file that gives labels alone.
+    agreement: the share of equal class indices. logit_difference: the largest; None for a file that returns indices.
     """
 
     sizes: tuple[Size, ...]
@@ -44,7 +44,7 @@ class Verification:
 def verify(
     loaded: TrainedModel, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool
 ) -> Verification:
-    """Ask the original and the file the same, and compare. images: [N, C, H, W] as they are stored."""
+    """Run the model and the file on the same images and compare. images: [N, C, H, W] with stored values."""
     inference, normalise = Inference(loaded.space.task), Normalise(loaded.normalisation)
     equal = pixels = 0
     difference = 0.0
@@ -61,7 +61,7 @@ def verify(
 
 
 def verification_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
-    """The size of the export and, where sizes are free, two others, odd ones."""
+    """The size of the export and, where sizes are dynamic, two other odd ones."""
     height, width = size
     if not dynamic:
         return (size,)
@@ -69,7 +69,7 @@ def verification_sizes(size: Size, dynamic: bool) -> tuple[Size, ...]:
 
 
 def verification_images(loaded: TrainedModel, dtype: torch.dtype, sizes: Sequence[Size]) -> tuple[list[Tensor], str]:
-    """An image [1, C, H, W] of each size, and which: validation images, or made ones where these are not here."""
+    """One image [1, C, H, W] per size, and their kind: validation images, or synthetic ones where those are missing."""
     channels = loaded.normalisation.channels
     try:
         dataset = build.dataset(loaded.config, loaded.config.data.val_split)
@@ -78,12 +78,12 @@ def verification_images(loaded: TrainedModel, dtype: torch.dtype, sizes: Sequenc
         images = []
     what = "validation images"
     if not images or any(image.shape[2] != channels for image in images):
-        images, what = [_made(loaded, size, seed) for seed, size in enumerate(sizes)], "made images"
+        images, what = [_synthetic(loaded, size, seed) for seed, size in enumerate(sizes)], "synthetic images"
     resized = [resize(image, size).transpose(2, 0, 1) for image, size in zip(images, sizes, strict=True)]
     return [torch.from_numpy(np.ascontiguousarray(image)).to(dtype).unsqueeze(0) for image in resized], what
 
 
-def _made(loaded: TrainedModel, size: Size, seed: int) -> np.ndarray:
+def _synthetic(loaded: TrainedModel, size: Size, seed: int) -> np.ndarray:
     """Soft shapes with a little noise over each channel's range, float32 [H, W, C]."""
     random, channels = np.random.default_rng(seed), loaded.normalisation.channels
     coarse = random.random((max(2, size[0] // 16), max(2, size[1] // 16), channels), np.float32)

@@ -260,7 +260,7 @@ class HRNet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.features(x)
 
-    def _absent(self) -> tuple[str, ...]:
+    def absent_names(self) -> tuple[str, ...]:
         """How the names of entries begin that a complete checkpoint has and this network does without."""
         if self.stem_only:
             return (*HEADS, "conv2.", "bn2.", "layer1.", "transition", "stage")
@@ -269,7 +269,7 @@ class HRNet(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # Here and not in load_state_dict, which torch does not call for a network inside a model.
-        absent = tuple(prefix + name for name in self._absent())
+        absent = tuple(prefix + name for name in self.absent_names())
         for key in [k for k in state_dict if k.startswith(absent)]:
             del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -191,7 +191,9 @@ def _needless(model: nn.Module) -> tuple[str, ...]:
     if encoder is None:
         return ("\0",)  # no name begins with it
     prefix = "" if encoder is model else ENCODER
-    return tuple(prefix + name for name in encoder._absent() if not name.startswith((*CLASSIFIER_HEAD, "last_layer.")))
+    return tuple(
+        prefix + name for name in encoder.absent_names() if not name.startswith((*CLASSIFIER_HEAD, "last_layer."))
+    )
 
 
 def hrnet_of(model: nn.Module) -> HRNet | None:

@@ -21,6 +21,6 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_results_are_those_of_the_textbook(name):
     case = CASES[name]()
-    evidence = [measure._evidence(row, case) for row in case.rows]
+    evidence = [measure.compare_results(row, case) for row in case.rows]
     assert not [text for text in evidence if text.startswith("DIFFERENT")]
     assert any("within" in text or "of the maximum" in text for text in evidence)

@@ -109,7 +109,7 @@ def test_the_command_closes_with_one_line_of_json_and_writes_the_document(tmp_pa
     assert main([*words, *written]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     rows = json.loads(last)["rows"]
-    assert [row["equal"] for row in rows if row["mark"] == 0.55] == ["gradients, bit by bit"] * 2
+    assert [row["equal"] for row in rows if row["mark"] == 0.55] == ["gradients, bit for bit"] * 2
     assert (tmp_path / "a.json").read_text() == last + "\n"
     assert (tmp_path / "a.md").read_text().count("| OHEM forward + backward") == len(rows) == 4
 

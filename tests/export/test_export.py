@@ -24,7 +24,13 @@ def metadata_inside(path, format):
 
         return {p.key: p.value for p in onnx.load(path).metadata_props}[formats.METADATA]
     if format == "openvino":
-        return formats.need("openvino", "openvino").Core().read_model(path).get_rt_info([formats.METADATA]).value
+        return (
+            formats.import_optional("openvino", "openvino")
+            .Core()
+            .read_model(path)
+            .get_rt_info([formats.METADATA])
+            .value
+        )
     files = {f"{formats.METADATA}.json": ""}
     load = torch.export.load if format == "torch.export" else torch.jit.load
     load(str(path), **{"extra_files" if format == "torch.export" else "_extra_files": files})
@@ -85,7 +91,7 @@ def test_a_file_that_answers_otherwise_is_refused_and_the_older_one_stays(loaded
 def test_half_precision_is_inside_its_own_bound(loaded, tmp_path):
     done = export(loaded(), tmp_path / "m.onnx", "onnx", precision="fp16", normalised=True)
     assert done.verification.agreement >= 0.999 and 0 < done.verification.logit_difference < 0.01
-    session = formats.need("onnxruntime", "export").InferenceSession(tmp_path / "m.onnx")
+    session = formats.import_optional("onnxruntime", "export").InferenceSession(tmp_path / "m.onnx")
     assert session.get_inputs()[0].type == "tensor(float)" and session.get_inputs()[0].shape == [1, 3, 64, 96]
 
 

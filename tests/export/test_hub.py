@@ -74,7 +74,7 @@ def test_a_picture_of_other_channels_is_refused_before_anything_is_written(model
 
 def test_a_hub_that_is_not_reached_is_told_in_a_sentence(model, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HrsegError, match=r"me/mine: the hub did not take it: .*hf auth login"):
+    with pytest.raises(HrsegError, match=r"me/mine: the hub did not accept it: .*hf auth login"):
         hub.push_to_hub(model, "me/mine")
 
 
