@@ -17,12 +17,14 @@ def main(argv: Sequence[str]) -> int:
     """Segment images and videos; 2 where some of them could not be read."""
     args = parsed(argv)
     from hrseg import distributed, runtime
-    from hrseg.predict import files
-    from hrseg.predict.input_files import find
+    from hrseg.predict.input_files import find_inputs
+    from hrseg.predict.many_files import made_by, predict_files
+    from hrseg.predict.outputs import Outputs
     from hrseg.predict.predictor import Predictor
+    from hrseg.predict.tally import summary
 
     out = Path(args.out)
-    inputs = find(args.input, sys.stdin, out)
+    inputs = find_inputs(args.input, sys.stdin, out)
     predictor = Predictor(
         args.checkpoint,
         args.device,
@@ -36,19 +38,19 @@ def main(argv: Sequence[str]) -> int:
     )
     if predictor.device.type == "cpu":
         runtime.keep_freed_memory()
-    outputs = files.Outputs(
+    outputs = Outputs(
         out,
-        files.made_by(args.checkpoint, predictor),
+        made_by(args.checkpoint, predictor),
         colors=not args.no_colors,
         overlay=not args.no_overlay,
         probabilities=args.probabilities,
         frames=args.frames,
     )
     with distributed.process_group(predictor.device):
-        parts = files.predict_everywhere(predictor, inputs, outputs, batch=args.batch, workers=args.workers)
+        parts = predict_files(predictor, inputs, outputs, batch=args.batch, workers=args.workers)
         problems = [problem for part in parts for problem in part.problems]
         if distributed.is_main():
-            print(files.summary(parts, outputs, predictor.space))
+            print(summary(parts, out, predictor.space))
             for problem in problems:
                 print(f"error: {problem}", file=sys.stderr)
             if problems:

@@ -1,4 +1,4 @@
-"""What `tools/predict.py` is given: files, folders, patterns, lists; and the name of what comes out of each."""
+"""The inputs of `tools/predict.py`: files, folders, patterns, lists; and the name of each one's results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hrseg.data.images import walk
 from hrseg.data.images.large_images import ENDINGS
 from hrseg.errors import DataError
 
-FILM_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture or a film. relative: its path from `base`, the folder, or the part of a pattern, that it was found by.
+    """An image or a video. relative: its path from `base`, the folder, or the part of a pattern, that it was found by.
 
-    name: that of its results, with '/' between folders; never absolute and without '..'.
+    name: that of its results, with '/' between folders; never absolute, and without '..'.
     """
 
     path: Path
@@ -32,14 +32,14 @@ class Input:
         return PurePosixPath(self.path.relative_to(self.base).as_posix())
 
     @property
-    def is_film(self) -> bool:
-        return self.path.suffix.lower() in FILM_ENDINGS
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_ENDINGS
 
 
-def find(words: Sequence[str], lines: Iterable[str], out: Path) -> list[Input]:
-    """The inputs that are meant, each once, named. words: files, folders, patterns (**, *, ?), '-' for `lines`.
+def find_inputs(words: Sequence[str], lines: Iterable[str], out: Path) -> list[Input]:
+    """The inputs, each once, with distinct names. words: files, folders, patterns (**, *, ?), '-' for `lines`.
 
-    Below a folder pictures and films are found by their endings, hidden ones and what lies below `out` left out. Files
+    Images and videos below a folder are found by their endings, hidden ones and what lies below `out` left out. Files
     keep the folders below the one that all of them share. Raises DataError where a folder or a pattern has nothing.
     """
     files: list[Path] = []
@@ -48,10 +48,10 @@ def find(words: Sequence[str], lines: Iterable[str], out: Path) -> list[Input]:
     for word in [*(word for word in words if word != "-"), *(line for line in listed if line.strip())]:
         path = _absolute(word)
         if path.is_dir():
-            below = [Input(Path(p), path) for p in walk(path) if p.lower().endswith((*ENDINGS, *FILM_ENDINGS))]
+            below = [Input(Path(p), path) for p in walk(path) if p.lower().endswith((*ENDINGS, *VIDEO_ENDINGS))]
             below = [i for i in below if not i.path.is_relative_to(_absolute(out))]
             if not below:
-                raise DataError(word, "holds no picture or film.", f"Their endings: {', '.join(ENDINGS)}.")
+                raise DataError(word, "holds no image or video.", f"Their endings: {', '.join(ENDINGS)}.")
             found += below
         elif glob.has_magic(word) and not path.exists():
             matches = sorted(p for p in map(_absolute, glob.glob(word, recursive=True)) if p.is_file())  # noqa: PTH207
@@ -64,8 +64,8 @@ def find(words: Sequence[str], lines: Iterable[str], out: Path) -> list[Input]:
         base = Path(os.path.commonpath([p.parent for p in files]))
         found = [*(Input(p, base) for p in files), *found]
     if not found:
-        raise DataError("input", "names no picture.", "Give files, folders, patterns or films.")
-    return named(list({i.path: i for i in found}.values()))
+        raise DataError("input", "names no image.", "Give files, folders, patterns or videos.")
+    return with_distinct_names(list({i.path: i for i in found}.values()))
 
 
 def _absolute(word: str | Path) -> Path:
@@ -77,7 +77,7 @@ def _fixed_part(pattern: str) -> Path:
     return _absolute(Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))]))
 
 
-def named(inputs: Sequence[Input]) -> list[Input]:
+def with_distinct_names(inputs: Sequence[Input]) -> list[Input]:
     """Names that differ: the path without its ending; where two would have one name, with it, then with the base's.
 
     Raises DataError where even these are the same. Upper and lower case count as the same, as on some file systems.

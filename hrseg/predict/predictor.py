@@ -1,24 +1,13 @@
-"""One or several checkpoints as a function from a picture to its segmentation: `hrseg.Predictor`."""
+"""One or several checkpoints as a function from an image to its segmentation: `hrseg.Predictor`."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import html
-import io
 import logging
-import os
-import re
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from hrseg import runtime
@@ -26,41 +15,27 @@ from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import EvalConfig
 from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelInput, open_image
 from hrseg.data.loader import resize_short_side
-from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.errors import ConfigError, DataError
 from hrseg.inference import FEW_IMAGES, Inference, fast_form
+from hrseg.predict.bands import Band
+from hrseg.predict.prediction import Prediction
 from hrseg.predict.tiles import GRID, SMALLEST, blended
 from hrseg.report import pictures
-from hrseg.report.png import GREY, PALETTE, RGB, PngWriter
 from hrseg.runtime import PRECISIONS
 from hrseg.task import LabelSpace, Normalisation, Task
 
-PREVIEW = 1024  # pixels of the longer side of what a notebook shows
-BAND = 512  # rows of an answer that are brought to the image's size at once
+BAND = 512  # rows of a prediction that are resized to the image's size at once
 
 log = logging.getLogger(__name__)
 
 
-class Band(NamedTuple):
-    """Some rows of a prediction, from `top` on.
-
-    image: uint8 RGB [h, W, 3], for people. labels: class indices [h, W]; multilabel {0, 1} [L, h, W]. probabilities:
-    float32 [K, h, W] or None. confidence: the mean probability of what was chosen, over every eighth pixel.
-    """
-
-    top: int
-    image: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray | None
-    confidence: float
-
-
 class Predictor:
-    """Segments pictures: `Predictor(checkpoint)(image)` is a `Prediction`.
+    """Segments images: `Predictor(checkpoint)(image)` is a `Prediction`.
 
     checkpoint: a file of hrseg, or of any family that hrseg.weights knows; several are averaged. device: auto, cpu,
     cuda. flip, turns, scales: average over these views; None: as the checkpoint's settings evaluate. precision: fp32,
     bf16 or fp16; None: as the settings say on a GPU, fp32 on the CPU. tile: images of more than four tiles' pixels go
-    through the network in tiles of this side; 0: never. max_pixels: larger files are refused. trust_code: obey code
+    through the network in tiles of this side; 0: never. max_pixels: larger files are refused. trust_code: run code
     outside hrseg that the checkpoint names.
     Raises WeightsError, ConfigError.
     """
@@ -80,7 +55,7 @@ class Predictor:
     ):
         if tile and (tile < SMALLEST or tile % GRID):
             raise ConfigError(
-                "tile", f"{tile} is no side of a tile.", f"A multiple of {GRID}, at least {SMALLEST}, or 0."
+                "tile", f"{tile} is not a possible tile side.", f"A multiple of {GRID}, at least {SMALLEST}, or 0."
             )
         if precision is not None and precision not in PRECISIONS:
             raise ConfigError("precision", f"'{precision}' is not known.", f"Known: {', '.join(PRECISIONS)}.")
@@ -103,24 +78,24 @@ class Predictor:
         network = ensemble(members).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: torch.nn.Module = network.eval()
         self._autocast, self._passes = self.precision, 0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def __call__(self, image: ImageSource, *, probabilities: bool | None = None) -> Prediction:
         """The segmentation of a file, an array [H, W] or [H, W, C] (RGB), or a Pillow image, at its displayed size.
 
-        probabilities: keep them; None: of images that need no tiles. Conversions (16 bits, grey) are told once, in the
-        log. Raises DataError.
+        probabilities: keep them; None: of images that need no tiles. Conversions (16 bits, grey) are logged
+        once. Raises DataError.
         """
-        seen = self.open(image)
-        for note in set(seen.notes) - self._said:
-            self._said.add(note)
-            log.warning(f"{seen.reader.where}: {note}; said once")
+        seen = self.model_input(image)
+        for note in set(seen.notes) - self._logged:
+            self._logged.add(note)
+            log.warning(f"{seen.reader.where}: {note}; logged once")
         keep = not self._in_tiles(seen.size) if probabilities is None else probabilities
-        band = self.whole(seen, probabilities=keep)
+        band = self.whole_band(seen, probabilities=keep)
         return Prediction(band.image, band.labels, self.space, band.probabilities, seen.notes)
 
-    def open(self, image: ImageSource) -> ModelInput:
-        """A picture as the models take it. Raises DataError."""
+    def model_input(self, image: ImageSource) -> ModelInput:
+        """An image as the models take it. Raises DataError."""
         seen = open_image(image, max_pixels=self.max_pixels)
         of_255 = all(high == 255 for _, high in self.normalisation.input_range)
         if of_255 and isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.max(initial=0) <= 1:
@@ -128,7 +103,7 @@ class Predictor:
         return seen.for_model(self.normalisation)
 
     def bands(self, seen: ModelInput, *, probabilities: bool = False) -> Iterator[Band]:
-        """A picture's segmentation from top to bottom: in one piece, or for a large one a row of tiles at a time."""
+        """An image's segmentation from top to bottom: in one piece, or for a large one a row of tiles at a time."""
         height, width = seen.size
         if self.short_side:
             image = seen.rows(0, height)
@@ -143,12 +118,12 @@ class Predictor:
         else:
             yield from self._tiled(seen, probabilities)
 
-    def at_once(self, size: tuple[int, int]) -> bool:
-        """Whether a picture of this size goes through the network as it is, and others of its size with it."""
+    def fits_one_pass(self, size: tuple[int, int]) -> bool:
+        """Whether an image of this size goes through the network unchanged, in one batch with others of its size."""
         return self.short_side is None and not self._in_tiles(size) and size[0] * size[1] <= 4 * TILE**2
 
-    def whole(self, seen: ModelInput, *, probabilities: bool = False) -> Band:
-        """All of a picture's segmentation in one band."""
+    def whole_band(self, seen: ModelInput, *, probabilities: bool = False) -> Band:
+        """All of an image's segmentation in one band."""
         bands = list(self.bands(seen, probabilities=probabilities))
         return Band(
             0,
@@ -158,8 +133,8 @@ class Predictor:
             float(np.mean([band.confidence for band in bands])),
         )
 
-    def same_size(self, images: Sequence[np.ndarray], *, probabilities: bool = False) -> list[Band]:
-        """Images [H, W, C] that `at_once` allows, of one size, together through the network."""
+    def batch_bands(self, images: Sequence[np.ndarray], *, probabilities: bool = False) -> list[Band]:
+        """Images [H, W, C] that `fits_one_pass` allows, of one size, together through the network."""
         logits = self.logits(torch.cat([as_tensor(image) for image in images]))
         return [self._band(0, image, logits[i : i + 1], probabilities) for i, image in enumerate(images)]
 
@@ -229,207 +204,3 @@ def enlarged_rows(logits: Tensor, size: tuple[int, int], top: int, bottom: int) 
     share = (place - upper)[:, None]
     rows = logits[..., upper, :] * (1 - share) + logits[..., lower, :] * share
     return torch.nn.functional.interpolate(rows, (bottom - top, size[1]), mode="bilinear", align_corners=False)
-
-
-@dataclass(frozen=True, repr=False)
-class Prediction:
-    """What a picture shows. In a notebook it shows itself: the overlay, a legend, the share of each class.
-
-    image: uint8 RGB [H, W, 3]. labels: class indices [H, W]; multilabel {0, 1} [L, H, W]. notes: what was converted.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    space: LabelSpace
-    _probabilities: np.ndarray | None = field(default=None)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """float32 [K, H, W]; binary: of the foreground, [1, H, W]. Raises HrsegError where they were not kept."""
-        if self._probabilities is None:
-            raise HrsegError("probabilities", "were not kept.", "Ask for them: predictor(image, probabilities=True).")
-        return self._probabilities
-
-    @cached_property
-    def shares(self) -> dict[str, float]:
-        """The share of the pixels that each class has, largest first, classes without pixels left out."""
-        return shares(
-            pictures.pixels_per_class(self.labels, self.space), self.image.shape[0] * self.image.shape[1], self.space
-        )
-
-    def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Image.Image:
-        """The colours of the classes over the picture. legend: below it name and share of those that occur."""
-        picture = pictures.overlay(self.image, self.labels, self.space, opacity)
-        if legend and self.shares:
-            width = picture.shape[1]
-            drawn = pictures.legend(self._legend(), width, scale=max(1.0, width / 1200))
-            picture = pictures.stacked([picture, drawn])
-        return Image.fromarray(picture)
-
-    def colors(self) -> Image.Image:
-        """The colours of the classes."""
-        return Image.fromarray(pictures.colored(self.labels, self.space))
-
-    def save(
-        self,
-        folder: str | Path,
-        name: str = "prediction",
-        *,
-        colors: bool = True,
-        overlay: bool = True,
-        probabilities: bool = False,
-    ) -> list[Path]:
-        """Write ids/, colors/ and overlay/ as `tools/predict.py` does; returns the files, class indices first."""
-        size = (self.labels.shape[-2], self.labels.shape[-1])
-        kept = self.probabilities if probabilities else None
-        with PredictionWriter(
-            Path(folder), name, self.space, size, colors=colors, overlay=overlay, probabilities=probabilities
-        ) as writer:
-            writer.write(Band(0, self.image, self.labels, kept, 0.0))
-        return writer.paths
-
-    def _repr_png_(self) -> bytes:
-        picture = self.overlay()
-        picture.thumbnail((PREVIEW, PREVIEW))
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
-
-    def _repr_html_(self) -> str:
-        source = "data:image/png;base64," + base64.b64encode(self._repr_png_()).decode()
-        return (
-            f'<img src="{source}" alt="the picture with its classes in colour" style="max-width: 100%">{self.legend()}'
-        )
-
-    def legend(self) -> str:
-        """The classes that occur as HTML: colour, name, share."""
-        return legend_html(self._legend())
-
-    def _legend(self) -> dict[str, tuple[int, int, int]]:
-        colors = {c.name: c.color for c in self.space.classes}
-        return {f"{name} {share:.1%}": colors[name] for name, share in self.shares.items()}
-
-    def __repr__(self) -> str:
-        top = ", ".join(f"{name} {share:.1%}" for name, share in list(self.shares.items())[:3])
-        return f"Prediction({self.image.shape[0]} x {self.image.shape[1]}: {top})"
-
-
-def legend_html(entries: Mapping[str, Sequence[int]]) -> str:
-    """Texts beside their colours."""
-    entry = (
-        '<span style="white-space: nowrap; margin-right: 1.2em"><span style="display: inline-block; width: 1em; '
-        'height: 1em; vertical-align: -0.15em; border: 1px solid #8888; background: rgb{}"></span> {}</span>'
-    )
-    shown = (entry.format(tuple(color), html.escape(text)) for text, color in entries.items())
-    return f'<div style="line-height: 1.8">{" ".join(shown)}</div>'
-
-
-def shares(counted: np.ndarray, pixels: int, space: LabelSpace) -> dict[str, float]:
-    """The share of the pixels of each class that has some, largest first."""
-    found = [(int(n), name) for n, name in zip(counted, space.names, strict=True) if n]
-    return {name: n / pixels for n, name in sorted(found, key=lambda pair: -pair[0])}
-
-
-class PredictionWriter:
-    """Writes one prediction below a folder, band by band, each file whole or not at all, the class indices last:
-
-    ids/NAME.png (multilabel: ids/CLASS/NAME.png), colors/NAME.png (a palette PNG of the same indices, where there are
-    at most 256), overlay/NAME.png, probabilities/NAME.npz (`probabilities`, float16 [H, W, K]). NAME may have folders.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        space: LabelSpace,
-        size: tuple[int, int],
-        *,
-        colors: bool = True,
-        overlay: bool = True,
-        probabilities: bool = False,
-        text: dict[str, str] | None = None,
-    ):
-        if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise HrsegError(f"'{name}'", "is no name of a result below its folder.", "Give a name without '..'.")
-        self.space = space
-        self._indexed = space.task is not Task.MULTILABEL and len(space.classes) <= 256
-        self._writers: dict[str, Any] = {}
-        self.paths = [folder / f"{path}.png" for path in id_paths(name, space)]
-        try:
-            if probabilities:
-                self._add("probabilities", NpzWriter(folder / "probabilities" / f"{name}.npz", (*size, space.outputs)))
-            if overlay:
-                self._add("overlay", PngWriter(folder / "overlay" / f"{name}.png", size, RGB))
-            if colors:
-                kind, palette = (PALETTE, space.palette[: len(space.classes)]) if self._indexed else (RGB, None)
-                self._add("colors", PngWriter(folder / "colors" / f"{name}.png", size, kind, palette=palette))
-            bits = 8 if len(space.classes) <= 256 else 16
-            for path in reversed(self.paths):
-                self._add(str(path), PngWriter(path, size, GREY, bits=bits, text=text))
-        except BaseException:
-            self.__exit__(HrsegError)
-            raise
-        self.paths += [w.path for key, w in self._writers.items() if key in ("probabilities", "overlay", "colors")]
-
-    def _add(self, key: str, writer: Any) -> None:
-        self._writers[key] = writer
-
-    def write(self, band: Band) -> None:
-        """The next rows."""
-        several = self.space.task is Task.MULTILABEL
-        for path, labels in zip(self.paths, band.labels if several else band.labels[None], strict=False):
-            self._writers[str(path)].write(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
-        if "colors" in self._writers:
-            rows = band.labels if self._indexed else pictures.colored(band.labels, self.space)
-            self._writers["colors"].write(rows)
-        if "overlay" in self._writers:
-            self._writers["overlay"].write(pictures.overlay(band.image, band.labels, self.space))
-        if "probabilities" in self._writers:
-            assert band.probabilities is not None
-            self._writers["probabilities"].write(band.probabilities.astype(np.float16).transpose(1, 2, 0))
-
-    def __enter__(self) -> PredictionWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for writer in self._writers.values():
-            if kind is None:
-                writer.close()
-            else:
-                writer.discard()
-
-
-def id_paths(name: str, space: LabelSpace) -> list[str]:
-    """Where the class indices go, without ending: ids/NAME, for multilabel ids/CLASS/NAME for each label."""
-    if space.task is not Task.MULTILABEL:
-        return [f"ids/{name}"]
-    safe = [re.sub(r"[^\w -]", "_", label) for label in space.names]
-    unique = len(set(safe)) == len(safe)
-    return [f"ids/{label if unique else f'{i}_{label}'}/{name}" for i, label in enumerate(safe)]
-
-
-class NpzWriter:
-    """One float16 array of a numpy archive, written along its first axis; whole or not there at all."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self._temporary = path, path.with_name(f".{os.getpid()}-{id(self):x}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-        self._member = self._archive.open("probabilities.npy", "w", force_zip64=True)
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._member, header)
-
-    def write(self, rows: np.ndarray) -> None:
-        self._member.write(np.ascontiguousarray(rows).data)
-
-    def close(self) -> None:
-        self._member.close()
-        self._archive.close()
-        self._temporary.replace(self.path)
-
-    def discard(self) -> None:
-        with contextlib.suppress(Exception):
-            self._member.close()
-            self._archive.close()
-        self._temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ SMALLEST = 128
 
 
 class Tile(NamedTuple):
-    """One tile along one side. The network sees [start, stop); of that, [first, last) counts, by `weight`.
+    """One tile along one side. The network sees [start, stop); of that, [first, last) is used, with `weight`.
 
     [first, done) is finished with this tile, [done, last) is shared with the next. Weights of neighbours add up to 1.
     """
@@ -31,7 +31,7 @@ def tiles(length: int, tile: int) -> list[Tile]:
     """Tiles of at most `tile` pixels over a side, a quarter of it shared by neighbours.
 
     In the middle of what is shared the one fades into the other over a sixteenth of a tile. What lies outside of that
-    is context only: there the answer of a tile suffers from its border.
+    is context only: there the border of a tile harms its answer.
     """
     overlap, ramp = tile // 4, tile // 16
     count = 1 if length <= tile else 1 + -(-(length - tile) // (tile - overlap))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.predict.predictor import Prediction, Predictor, legend_html
+from hrseg.predict.prediction import Prediction, legend_html
+from hrseg.predict.predictor import Predictor
 
 OVERLAY_SIDE = 2048  # pixels of the longer side of the overlay on the page
 HOUR_S = 3600

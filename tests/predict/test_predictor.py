@@ -17,7 +17,9 @@ from PIL import Image
 import hrseg
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference import FEW_IMAGES
-from hrseg.predict.predictor import PredictionWriter, Predictor, enlarged_rows
+from hrseg.predict.bands import Band
+from hrseg.predict.predictor import Predictor, enlarged_rows
+from hrseg.predict.writer import PredictionWriter
 from hrseg.task import LabelSpace, SegmentationClass, Task
 from tests.shapes import COLORS, save_checkpoint
 
@@ -133,8 +135,6 @@ def test_labels_that_overlap_have_a_file_each_and_their_names_are_no_paths(photo
 def test_more_than_256_classes_have_16_bits(tmp_path):
     space = LabelSpace(tuple(SegmentationClass(f"c{i}", (i % 256, i // 256, 0)) for i in range(300)))
     labels = RNG.integers(0, 300, (5, 7))
-    from hrseg.predict.predictor import Band
-
     with PredictionWriter(tmp_path, "one", space, (5, 7)) as writer:
         writer.write(Band(0, np.zeros((5, 7, 3), np.uint8), labels, None, 0.0))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "ids" / "one.png")), labels)
@@ -142,7 +142,7 @@ def test_more_than_256_classes_have_16_bits(tmp_path):
 
 def test_an_error_in_the_middle_leaves_no_file(prediction, tmp_path):
     with pytest.raises(RuntimeError), PredictionWriter(tmp_path, "one", prediction.space, (75, 107)) as writer:
-        writer.write(hrseg.predict.predictor.Band(0, prediction.image, prediction.labels, None, 0.0))
+        writer.write(Band(0, prediction.image, prediction.labels, None, 0.0))
         raise RuntimeError
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -1,4 +1,4 @@
-"""tools/predict.py: pictures, folders and films to segmentations."""
+"""tools/predict.py: pictures, folders and videos to segmentations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from hrseg.commands import predict
 from hrseg.errors import DataError, HrsegError
-from hrseg.predict.input_files import find
+from hrseg.predict.input_files import find_inputs
 from hrseg.predict.predictor import Predictor
 from hrseg.report.png import PngWriter
 from tests.conftest import ROOT
@@ -39,7 +39,7 @@ def place(folder, *names):
     return folder
 
 
-def film(path, frames=5, size=(96, 64), rate=10):
+def video(path, frames=5, size=(96, 64), rate=10):
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     for number in range(frames):
         writer.write(np.roll(drawn(3), 4 * number, axis=1)[:, :, ::-1].copy())
@@ -92,13 +92,13 @@ def test_names_never_leave_the_folder_and_never_meet(tmp_path, monkeypatch):
     place(tmp_path, "x/a.png", "y/a.png", "work/b.png", "y/a.jpg")
     monkeypatch.chdir(tmp_path / "work")
     out = tmp_path / "out"
-    names = lambda *words: [i.name for i in find(words, [], out)]  # noqa: E731
+    names = lambda *words: [i.name for i in find_inputs(words, [], out)]  # noqa: E731
     assert names("../x/a.png", "b.png") == ["x/a", "work/b"]
     assert names(str(tmp_path / "x" / "a.png")) == ["a"]
     assert names("../x", "../y") == ["x/a.png", "a.jpg", "y/a.png"]
     assert names("../*/*.png") == ["work/b", "x/a", "y/a"]
     assert names("../x", "../x/a.png") == ["a"]
-    listed = find(["-"], ["../x/a.png\n", "\n", "../work\n"], out)
+    listed = find_inputs(["-"], ["../x/a.png\n", "\n", "../work\n"], out)
     assert [i.name for i in listed] == ["a", "b"]
 
 
@@ -163,15 +163,15 @@ def test_a_legend_says_what_the_colours_mean_and_replaces_no_picture_of_that_nam
     assert set(COLORS.values()) <= set(map(tuple, legend.reshape(-1, 3).tolist()))
     Image.fromarray(drawn(1)).save(tmp_path / "out" / "legend.png")
     assert run(folder) == 2
-    assert "is no legend of hrseg" in capsys.readouterr().err
+    assert "is not a legend of hrseg" in capsys.readouterr().err
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "legend.png")), drawn(1))
 
 
-def test_pictures_and_films_are_counted_by_their_own_names(run, tmp_path, capsys):
+def test_pictures_and_videos_are_counted_by_their_own_names(run, tmp_path, capsys):
     folder = place(tmp_path / "in", "a.png", "b.png")
-    film(folder / "street.mp4")
+    video(folder / "street.mp4")
     assert run(folder) == 0
-    assert f"2 images and 1 film predicted: {tmp_path / 'out'}" in capsys.readouterr().out
+    assert f"2 images and 1 video predicted: {tmp_path / 'out'}" in capsys.readouterr().out
 
 
 def test_a_full_disk_ends_the_run_with_a_message_and_half_a_file_nowhere(run, tmp_path, capsys, monkeypatch):
@@ -202,8 +202,8 @@ def test_a_large_picture_goes_through_tiles_into_the_same_files(run, saved, tmp_
     assert np.allclose(kept.transpose(2, 0, 1), expected.probabilities, atol=1e-3)
 
 
-def test_a_film_gives_a_film_of_as_many_frames_and_indices_of_each(run, tmp_path, capsys):
-    path = film(tmp_path / "street.mp4")
+def test_a_video_gives_a_video_of_as_many_frames_and_indices_of_each(run, tmp_path, capsys):
+    path = video(tmp_path / "street.mp4")
     assert run(path, "--frames", "--batch", "2") == 0
     given = cv2.VideoCapture(str(tmp_path / "out" / "overlay" / "street.mp4"))
     assert given.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and given.get(cv2.CAP_PROP_FPS) == 10
@@ -215,22 +215,22 @@ def test_a_film_gives_a_film_of_as_many_frames_and_indices_of_each(run, tmp_path
     assert "nothing predicted, 1 was there already" in capsys.readouterr().out
 
 
-def test_a_film_that_cannot_be_read_is_a_problem_among_others(run, tmp_path, capsys):
+def test_a_video_that_cannot_be_read_is_a_problem_among_others(run, tmp_path, capsys):
     folder = place(tmp_path / "in", "a.png")
     (folder / "b.mp4").write_bytes(b"no film" * 100)
     assert run(folder) == 2
-    assert "b.mp4: cannot be read as a film" in capsys.readouterr().err
+    assert "b.mp4: cannot be read as a video" in capsys.readouterr().err
     assert files(tmp_path / "out") == {"ids/a.png", "colors/a.png", "overlay/a.png", "classes.json", "legend.png"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["nothing/*.png"], "matches no file"), (["."], "holds no picture"), (["-"], "names no picture")],
+    [(["nothing/*.png"], "matches no file"), (["."], "holds no image"), (["-"], "names no image")],
 )
 def test_inputs_that_are_nothing_are_told_at_once(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
-        find(words, [], tmp_path / "out")
+        find_inputs(words, [], tmp_path / "out")
 
 
 def test_a_list_comes_by_standard_input(run, tmp_path, monkeypatch):
@@ -280,7 +280,7 @@ class Shown(predictor.Predictor):
         self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         type(self).last = self
 
-predict.Predictor = Shown
+predictor.Predictor = Shown
 code = predict.main(sys.argv[1:])
 print(code, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - Shown.last.before) / 2**20)
 """
