@@ -1,4 +1,4 @@
-"""tools/predict.py: pictures, folders and videos to segmentations."""
+"""tools/predict.py: images, folders and videos to segmentations."""
 
 from __future__ import annotations
 
