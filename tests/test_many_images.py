@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from hrseg import config as settings
+from hrseg.build.evaluation import EvaluationPlan
 from hrseg.data import checks
 from hrseg.data.folder import Folder
 from hrseg.evaluate.evaluation import evaluate
@@ -144,8 +145,8 @@ def scored(root, workers):
     began = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         evaluate(
-            Constant(), dataset, Inference(dataset.space.task), Normalisation(),
-            device=torch.device("cpu"), batch_size=50, workers=workers, on_prediction=seen,
+            Constant(), dataset, EvaluationPlan(Inference(dataset.space.task), batch_size=50, workers=workers),
+            Normalisation(), device=torch.device("cpu"), on_prediction=seen,
         )  # fmt: skip
     return 80_000 / (time.perf_counter() - began), samples
 

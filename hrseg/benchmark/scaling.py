@@ -26,6 +26,7 @@ from hrseg import distributed, runtime
 from hrseg.benchmark import scenes
 from hrseg.benchmark.data import AUGMENT
 from hrseg.benchmark.measure import Case, Options, Row
+from hrseg.build.evaluation import EvaluationPlan
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.loader import TrainSet
 from hrseg.data.transforms import train_transform
@@ -115,10 +116,10 @@ def _images(root: Path) -> Callable[[], list[list[int]]]:
     dataset = Cityscapes(root, "val")
     torch.manual_seed(0)
     model = hrseg.HRNetV2("hrnetv2_w18_small_v1", encoder_weights=None, classes=len(dataset.space.classes))
-    how: dict[str, Any] = {"device": torch.device("cpu"), "short_side": 512, "boundary_ratio": 0}
+    plan = EvaluationPlan(Inference(dataset.space.task), short_side=512, boundary_ratio=0)
 
     def work() -> list[list[int]]:
-        found = evaluate(model, dataset, Inference(dataset.space.task), Normalisation(), **how)
+        found = evaluate(model, dataset, plan, Normalisation(), device=torch.device("cpu"))
         return np.asarray(found.per_image.total()).tolist()
 
     return work

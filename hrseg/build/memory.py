@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hrseg.config import AugmentConfig, Config, EvalConfig
+from hrseg.config import AugmentConfig, EvalConfig
 from hrseg.errors import ConfigError
 from hrseg.task import LabelSpace, Sample
 
@@ -48,19 +48,26 @@ def require_room_for_samples(config: AugmentConfig, sample: Sample) -> None:
 
 
 def require_room_for_step(
-    config: Config, model: nn.Module, space: LabelSpace, sample: Sample, images: int, device: torch.device
+    model: nn.Module,
+    space: LabelSpace,
+    sample: Sample,
+    images: int,
+    device: torch.device,
+    *,
+    crop: tuple[int, int] | None,
+    precision: str,
 ) -> None:
     """Raises ConfigError where what one forward pass keeps for the backward pass is more than the device's memory.
 
-    images: that go through the network together on this device.
+    images: per forward pass on this device. crop: (height, width) of the augmented images; None: as `sample` is.
     """
-    size = tuple(config.augment.crop or sample.image.shape[:2])
+    size = tuple(crop or sample.image.shape[:2])
     shape = (images, sample.image.shape[2], *size)
     pixels = images * size[0] * size[1]
     one_value = images == 1 and max(size) <= model.encoder.output_stride  # type: ignore[union-attr, operator]
     if pixels * GENEROUS_BYTES_A_PIXEL <= room(device) and not one_value:
         return
-    shrunk = 1.0 if config.train.precision == "fp32" else 0.5
+    shrunk = 1.0 if precision == "fp32" else 0.5
     try:
         kept = kept_for_backward(model, shape)
     except ValueError as error:  # of batch norm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hrseg import distributed
+from hrseg.build.evaluation import EvaluationPlan
 from hrseg.console import counted, progress
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import Normalise, eval_loader
@@ -55,36 +56,25 @@ def predict(
 
 
 def answers(
-    model: nn.Module,
-    dataset: Dataset,
-    inference: Inference,
-    normalisation: Normalisation,
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    short_side: int | None = None,
-    batch_size: int = 1,
-    workers: int = 0,
-    backend: str = "none",
+    model: nn.Module, dataset: Dataset, plan: EvaluationPlan, normalisation: Normalisation, *, device: torch.device
 ) -> Iterator[Answer]:
-    """What a model says of this process's share of a data set, at the size of the labels.
+    """What a model answers for this process's share of a data set, at the size of the targets.
 
-    Without labels at the size of the image's file. short_side: images are brought to it first, labels are not.
-    backend: of `fast_form`, for data sets that are worth it.
+    Without targets at the size of the image's file. The fast form is used for data sets that are worth it.
     """
     was_training = model.training
     model.eval()
-    run = model
-    if backend != "none" and precision != "fp16" and len(dataset) >= FEW_IMAGES * distributed.world_size():
-        run, precision = fast_form(model, backend, precision), "fp32"
+    run, precision = model, plan.precision
+    if plan.backend != "none" and precision != "fp16" and len(dataset) >= FEW_IMAGES * distributed.world_size():
+        run, precision = fast_form(model, plan.backend, precision), "fp32"
     normalise = Normalise(normalisation).to(device)
     loader = eval_loader(
         dataset,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        batch_size=batch_size,
-        workers=workers,
-        short_side=short_side,
+        batch_size=plan.batch_size,
+        workers=plan.workers,
+        short_side=plan.short_side,
         pin_memory=device.type == "cuda",
     )
     try:
@@ -93,37 +83,42 @@ def answers(
                 size = (batch.target.shape[-2], batch.target.shape[-1])
             else:
                 size = dataset.image_size(batch.indices[0])
-            labels, confidence = predict(run, batch.image.to(device), inference, normalise, precision, size)
+            labels, confidence = predict(run, batch.image.to(device), plan.inference, normalise, precision, size)
             targets = [None] * len(batch.names) if batch.target is None else batch.target.numpy()
             yield from map(Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets)
     finally:
         model.train(was_training)
 
 
+def evaluator_of(dataset: Dataset, plan: EvaluationPlan, *, void_predictions: bool = False) -> Evaluator:
+    """The evaluator that counts as the plan says. void_predictions: of `Evaluator`."""
+    return Evaluator(
+        dataset,
+        definition=plan.definition,
+        cluster=plan.cluster,
+        boundary_ratio=plan.boundary_ratio,
+        void_predictions=void_predictions,
+    )
+
+
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    inference: Inference,
+    plan: EvaluationPlan,
     normalisation: Normalisation,
     *,
-    definition: str | None = None,
-    cluster: str | None = None,
-    boundary_ratio: float | None = None,
+    device: torch.device,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-    device: torch.device,
-    **how: Any,
 ) -> Evaluation:
-    """Score a model on a data set, at the size of the labels. Each image counts once, however many processes there are.
+    """Score a model on a data set, at the size of the targets. Each image counts once on any number of processes.
 
-    definition, cluster, boundary_ratio: of `Evaluator`. how: of `answers`. on_prediction is called with each index and
-    its class indices. interrupted is asked after each image; where it is true on some process, all raise Interrupted.
+    on_prediction is called with each index and its class indices. interrupted is asked after each image; where it is
+    true on some process, all raise Interrupted.
     """
-    evaluator = Evaluator(dataset, definition=definition, cluster=cluster, boundary_ratio=boundary_ratio)
+    evaluator = evaluator_of(dataset, plan)
     with progress_of_share(dataset, "evaluating") as bar:
-        for index, prediction, confidence, target in answers(
-            model, dataset, inference, normalisation, device=device, **how
-        ):
+        for index, prediction, confidence, target in answers(model, dataset, plan, normalisation, device=device):
             if target is None:
                 what = "has no labels to score against."
                 raise DataError(dataset.names[index], what, "Choose a split that has them.")

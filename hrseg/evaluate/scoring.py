@@ -13,17 +13,17 @@ import torch
 from hrseg import build, distributed
 from hrseg import config as settings
 from hrseg.build import memory
+from hrseg.build.evaluation import evaluation_plan
 from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import Config
 from hrseg.console import counted
 from hrseg.data.dataset import Dataset
 from hrseg.errors import ConfigError, DataError
-from hrseg.evaluate.evaluation import answers, evaluate, progress_of_share
-from hrseg.evaluate.evaluator import Evaluation, Evaluator
+from hrseg.evaluate.evaluation import answers, evaluate, evaluator_of, progress_of_share
+from hrseg.evaluate.evaluator import Evaluation
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.prediction_files import Ids, Predictions, Submission
 from hrseg.evaluate.validation_pictures import ValidationPictures, draw
-from hrseg.inference import Inference
 from hrseg.metrics import table
 from hrseg.report import page
 from hrseg.task import Normalisation
@@ -42,9 +42,9 @@ def score_checkpoints(
 ) -> None:
     """Score a checkpoint, or the mean of several, and leave scores, pictures and the page in a folder.
 
-    config_path: settings to score by; None: the checkpoint's own. overrides: `key=value`. out: the folder; None: where
-    the checkpoint's run is. definition: instead of eval.definition. submit: also write what the Cityscapes server
-    wants.
+    config_path: settings to score by; None: the checkpoint's own. overrides: `key=value`. out: the folder; None:
+    run.dir where the given settings have it, else where the checkpoint's run is. definition: instead of
+    eval.definition. submit: also write what the Cityscapes server wants.
     """
     members = load_trained_models(checkpoints, trust_code=trust_code)
     first = members[0]
@@ -54,9 +54,11 @@ def score_checkpoints(
     plain = settings.read_with_base(config_path) if config_path else first.config.to_plain()
     config = settings.parse(settings.override(plain, overrides), where=config_path or checkpoints[0])
     paths = [find_file(source) for source in checkpoints]
-    folder = out or _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
-    if len(members) > 1 and not out:
-        folder = folder / "ensemble"
+    given = settings.override(settings.read_with_base(config_path) if config_path else {}, overrides)
+    folder = _chosen_folder(out, (given.get("run") or {}).get("dir"))
+    if folder is None:
+        folder = _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
+        folder = folder / "ensemble" if len(members) > 1 else folder
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
@@ -73,33 +75,18 @@ def score_checkpoints(
         memory.require_room_for_evaluation(config.eval, dataset, device)
         submission = stack.enter_context(Submission(dataset, submit)) if submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
-        how: dict[str, Any] = {
-            "model": model.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            "dataset": dataset,
-            "inference": Inference.from_config(config.eval, first.space.task),
-            "normalisation": normalisation,
-            "device": device,
-            "precision": config.eval.precision or config.train.precision,
-            "short_side": config.eval.short_side,
-            "batch_size": config.eval.batch_size,
-            "workers": config.data.workers,
-            "backend": config.eval.backend,
-        }
+        plan = evaluation_plan(config, first.space.task, definition=definition)
+        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if submission and not dataset.has_targets():
             with progress_of_share(dataset, "predicting") as bar:
-                for answer in answers(**how):
+                for answer in answers(model, dataset, plan, normalisation, device=device):
                     submission(answer.place, answer.prediction)
                     bar.update()
             _report_submission(submission)
             return
-        drawn = ValidationPictures(dataset, first.normalisation, config.eval.pictures)
-        evaluation = evaluate(
-            **how,
-            definition=definition or config.eval.definition,
-            cluster=config.eval.cluster,
-            boundary_ratio=config.eval.boundary_ratio,
-            on_prediction=_each(drawn, submission),
-        )
+        drawn = ValidationPictures(dataset, first.normalisation, plan.pictures)
+        calls = _each(drawn, submission)
+        evaluation = evaluate(model, dataset, plan, normalisation, device=device, on_prediction=calls)
         others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
         _finish(folder, evaluation, config, drawn, dataset, paths[0], first.step, others)
         _report_submission(submission)
@@ -123,17 +110,13 @@ def score_prediction_files(
         dataset = build.dataset(config, config.data.val_split)
         predictions = Predictions(dataset, predictions_folder, ids, check=config.data.check)
         submission = stack.enter_context(Submission(dataset, submit)) if submit else None
-        drawn = ValidationPictures(dataset, build.normalisation(config, dataset[0]), config.eval.pictures)
-        evaluator = Evaluator(
-            dataset,
-            definition=definition or config.eval.definition,
-            cluster=config.eval.cluster,
-            boundary_ratio=config.eval.boundary_ratio,
-            void_predictions=True,
-        )
+        plan = evaluation_plan(config, dataset.space.task, definition=definition)
+        drawn = ValidationPictures(dataset, build.normalisation(config, dataset[0]), plan.pictures)
+        evaluator = evaluator_of(dataset, plan, void_predictions=True)
         with progress_of_share(dataset, "scoring") as bar:
             predictions.evaluate(evaluator, _each(drawn, submission), bar)
-        folder = out or predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
+        beside = predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
+        folder = _chosen_folder(out, config.run.dir) or beside
         _finish(folder, evaluator.evaluation(), config, drawn, dataset, None)
         _report_submission(submission)
 
@@ -181,6 +164,13 @@ def _summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
         lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
     lines.append(f"report:   {folder / 'report.html'}")
     return "\n".join(lines)
+
+
+def _chosen_folder(out: Path | None, run_dir: str | Path | None) -> Path | None:
+    """The folder that --out or run.dir names. Raises ConfigError where they name two."""
+    if out and run_dir and Path(run_dir) != out:
+        raise ConfigError("run.dir", f"is {run_dir}, but --out is {out}.", "Give one of them.")
+    return out or (Path(run_dir) if run_dir else None)
 
 
 def _run_folder(checkpoint_path: Path) -> Path:

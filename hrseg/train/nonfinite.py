@@ -12,7 +12,8 @@ import torch
 from hrseg import distributed
 from hrseg.data.loader import Batch
 from hrseg.errors import HrsegError
-from hrseg.train.run import Run, StepResult, is_finite
+from hrseg.train.run import Run
+from hrseg.train.step import StepResult, is_finite
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ class FiniteWatch:
         self._forget()
 
     def _forget(self) -> None:
-        self._step = torch.zeros((), dtype=torch.int64, device=self._run.device)
-        self._loss_is_bad = torch.zeros((), dtype=torch.bool, device=self._run.device)
+        self._step = torch.zeros((), dtype=torch.int64, device=self._run.plan.device)
+        self._loss_is_bad = torch.zeros((), dtype=torch.bool, device=self._run.plan.device)
 
     def see(self, result: StepResult) -> None:
         """Take notice of the iteration that was just done, without waiting for the device."""
@@ -56,7 +57,7 @@ class FiniteWatch:
         reason = f"the {'loss' if any(others) else 'gradient'} is not finite"
         named = ", ".join(images[:NAMED_AT_MOST]) + (", ..." if len(images) > NAMED_AT_MOST else "")
         what = f"{reason} on images {named}." + (f" The batch is in {self._folder / name}." if name else "")
-        if self._run.config.train.on_nonfinite == "stop":
+        if self._run.plan.settings.on_nonfinite == "stop":
             way_out = (
                 "A lower optim.lr, optim.warmup, train.clip_norm or train.precision=fp32 usually helps; "
                 "train.on_nonfinite=skip leaves such iterations out."
@@ -67,7 +68,7 @@ class FiniteWatch:
             raise HrsegError(f"iteration {step}", what, "Go on from the last checkpoint with a lower optim.lr.")
         if distributed.is_main():
             log.warning("Iteration %d is skipped: %s", step, what)
-        epoch = step / self._run.epoch_length
+        epoch = step / self._run.plan.epoch_length
         return {"step": step, "epoch": epoch, "kind": "skipped", "reason": reason, "images": images, "batch": name}
 
     def _keep(self, step: int, concerned: bool) -> tuple[list[str], str | None]:

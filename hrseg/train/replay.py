@@ -15,14 +15,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hrseg import build, distributed
+from hrseg.build.changes import Change, changed_settings
+from hrseg.build.training import training_plan
 from hrseg.config import Config
 from hrseg.data.loader import Batch
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.losses import OhemCrossEntropyLoss, pixel_losses
 from hrseg.report import pictures
 from hrseg.tracking import read_log
-from hrseg.train import resume as resumption
-from hrseg.train.run import Run, StepResult
+from hrseg.train.resume import sound_checkpoints
+from hrseg.train.run import Run
+from hrseg.train.step import StepResult, iterate
 
 KEPT, LEFT, IGNORED = (255, 255, 255), (70, 70, 70), (160, 120, 200)  # white, dark grey, violet
 EXACT_ANYWAY = ("data.root", "data.workers", "data.check", "run.", "eval.", "train.val_every", "train.checkpoint_every",
@@ -49,21 +52,22 @@ def replay(config: Config, folder: Path, step: int) -> dict[str, Any]:
     with distributed.process_group(device):
         if not (folder / "config.yaml").exists():
             raise HrsegError(folder, "holds no run.", "Name its config, or its folder by run.dir=.")
-        points = resumption.sound(folder / "checkpoints")
-        changed = resumption.changed_settings(points[0].saved, config) if points else []
+        points = sound_checkpoints(folder / "checkpoints")
+        changed = changed_settings(points[0].saved, config) if points else []
         _require_as_many_processes(changed)
         before = max((p for p in points if p.saved["step"] < step), key=lambda p: p.saved["step"], default=None)
         del points
-        run = Run(config, device, before.saved if before else None, check=False)
+        saved = before.saved if before else None
+        run = Run(training_plan(config, device, saved, check=False), saved)
         origin = f"{before.path.name}, iteration {run.state.step}" if before else "its beginning"
-        del before
-        if not 0 < step <= run.total:
-            raise ConfigError(f"--replay {step}", f"the run has iterations 1 to {run.total}.")
+        del before, saved
+        if not 0 < step <= run.plan.iterations:
+            raise ConfigError(f"--replay {step}", f"the run has iterations 1 to {run.plan.iterations}.")
         replayed = _again(run, step)
         target = folder / "replay" / f"step_{step}"
         summary = {
             "step": step,
-            "epoch": step / run.epoch_length,
+            "epoch": step / run.plan.epoch_length,
             "from": origin,
             "changed": [str(c) for c in changed if not c.setting.startswith(EXACT_ANYWAY)],
             "replayed": replayed.result.means(),
@@ -79,7 +83,7 @@ def replay(config: Config, folder: Path, step: int) -> dict[str, Any]:
     return summary
 
 
-def _require_as_many_processes(changed: list[resumption.Change]) -> None:
+def _require_as_many_processes(changed: list[Change]) -> None:
     for change in changed:
         if change.setting == "processes":
             what = (
@@ -101,12 +105,12 @@ def _again(run: Run, step: int) -> Replayed:
     for batch in tqdm(run.batches(first, step), total=step - first, desc="going forward", unit="it", leave=False,
                       disable=not distributed.is_main(), dynamic_ncols=True):  # fmt: skip
         hook = run.module.criterion.register_forward_hook(observe) if run.state.step == step - 1 else None
-        result = run.advance(batch)
+        result = iterate(run, batch)
     assert hook is not None
     hook.remove()
     ohem = next((term for term in run.module.criterion.terms if isinstance(term, OhemCrossEntropyLoss)), None)
     with torch.no_grad():
-        pixel_loss = torch.cat([pixel_losses(logits, target, run.space) for logits, target in seen])
+        pixel_loss = torch.cat([pixel_losses(logits, target, run.plan.space) for logits, target in seen])
         kept = torch.cat([ohem.kept(logits, target) for logits, target in seen]) if ohem else None
     return Replayed(batch, result, pixel_loss.cpu().numpy(), None if kept is None else kept.cpu().numpy())
 
@@ -120,7 +124,7 @@ def _logged(folder: Path, step: int) -> dict[str, Any]:
 
 def _ignored(run: Run, target: np.ndarray) -> np.ndarray:
     """bool [N, H, W]: pixels without any label to learn from."""
-    ignored = target == run.space.ignore_index
+    ignored = target == run.plan.space.ignore_index
     return ignored.all(1) if ignored.ndim == 4 else ignored
 
 
@@ -155,13 +159,13 @@ def _draw(run: Run, replayed: Replayed, target: Path) -> None:
     top = max(1e-6, float(np.quantile(finite, 0.99))) if finite.size else 1.0
     first = distributed.rank() * len(batch.names)
     for i, name in enumerate(batch.names):
-        met = pictures.displayable(batch.image[i].permute(1, 2, 0).numpy(), run.normalisation)
-        stored = pictures.displayable(run.train_set[batch.indices[i]].image, run.normalisation)
+        met = pictures.displayable(batch.image[i].permute(1, 2, 0).numpy(), run.plan.normalisation)
+        stored = pictures.displayable(run.plan.train_set[batch.indices[i]].image, run.plan.normalisation)
         width = round(stored.shape[1] * met.shape[0] / stored.shape[0])
         parts = {
             "stored": cv2.resize(stored, (width, met.shape[0]), interpolation=cv2.INTER_AREA),
             "input": met,
-            "labels": pictures.overlay(met, labels[i], run.space),
+            "labels": pictures.overlay(met, labels[i], run.plan.space),
             f"loss 0-{top:.2g}": _heat(losses[i], ignored[i], top),
         }
         if kept is not None:

@@ -51,7 +51,15 @@ def test_sizes_beyond_the_memory_are_refused_by_their_setting(settings, where):
     with pytest.raises(ConfigError, match=r"needs at least [\d,]+ GiB; this machine has") as caught:
         memory.require_room_for_samples(config.augment, SAMPLE)
         model = hrseg.HRNetV2("hrnetv2_w18_small_v1", classes=3)
-        memory.require_room_for_step(config, model, SPACE, SAMPLE, config.train.batch_size, CPU)
+        memory.require_room_for_step(
+            model,
+            SPACE,
+            SAMPLE,
+            config.train.batch_size,
+            CPU,
+            crop=config.augment.crop,
+            precision=config.train.precision,
+        )
         memory.require_room_for_evaluation(config.eval, Images(), CPU)
     assert where in caught.value.where
 
@@ -68,5 +76,5 @@ def test_accumulation_is_a_way_out(monkeypatch):
     model = hrseg.HRNetV2("hrnetv2_w18_small_v1", classes=3)
     monkeypatch.setattr(memory, "room", lambda device: 2**30)
     with pytest.raises(ConfigError, match=r"train\.accumulate"):
-        memory.require_room_for_step(config, model, SPACE, SAMPLE, 64, CPU)
-    memory.require_room_for_step(config, model, SPACE, SAMPLE, 8, CPU)
+        memory.require_room_for_step(model, SPACE, SAMPLE, 64, CPU, crop=config.augment.crop, precision="fp32")
+    memory.require_room_for_step(model, SPACE, SAMPLE, 8, CPU, crop=config.augment.crop, precision="fp32")

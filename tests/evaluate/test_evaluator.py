@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from hrseg.build.evaluation import EvaluationPlan
 from hrseg.commands import test as test_command
 from hrseg.commands import train as train_command
 from hrseg.data.cityscapes import Cityscapes
@@ -240,8 +241,8 @@ def toycity(tmp_path_factory) -> Path:
 
 
 def evaluated(root: Path, **kwargs):
-    return evaluate(Colors(19), Cityscapes(root, "val"), Inference(Task.MULTICLASS), Normalisation(),
-                    device=torch.device("cpu"), **kwargs)  # fmt: skip
+    plan = EvaluationPlan(Inference(Task.MULTICLASS), **kwargs)
+    return evaluate(Colors(19), Cityscapes(root, "val"), plan, Normalisation(), device=torch.device("cpu"))
 
 
 def _in_one_process(rank: int, world_size: int, root: Path, file: Path, queue) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from hrseg import config as settings
+from hrseg.build.training import training_plan
 from hrseg.commands import test as test_command
 from hrseg.commands import train as train_command
 from hrseg.evaluate import validation_pictures
@@ -23,7 +24,6 @@ from hrseg.metrics import PerImage, miou
 from hrseg.task import Normalisation
 from hrseg.tracking import read_log
 from hrseg.train import loop as training
-from hrseg.train.run import Run
 from tests.conftest import ROOT
 from tests.report.made import Pictures
 
@@ -292,5 +292,5 @@ def test_training_and_validation_images_must_be_of_one_kind(shapes, config_file,
 @pytest.mark.parametrize(("change", "wide"), [("channels_last=true", True), ("channels_last=false", False)])
 def test_on_the_cpu_batch_norms_over_few_channels_train_in_their_faster_form(config_file, change, wide):
     words = ["model.encoder=hrnetv2_w18_small_v2", f"train.{change}"]
-    model = Run(settings.load(config_file, words), torch.device("cpu"), None).model
+    model = training_plan(settings.load(config_file, words), torch.device("cpu")).model
     assert any(isinstance(module, WideBatchNorm2d) for module in model.modules()) == wide

@@ -14,7 +14,7 @@ from hrseg.build import optimizer as optim
 from hrseg.config import parse
 from hrseg.data.loader import Batch, Normalise
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass
-from hrseg.train.run import LossOfBatch, training_step
+from hrseg.train.step import LossOfBatch, training_step
 
 SPACE = LabelSpace(tuple(SegmentationClass(f"class {i}", (i, i, i)) for i in range(4)))
 NORMALISATION = Normalisation((0.5,) * 3, (0.25,) * 3, ((0.0, 255.0),) * 3)

@@ -22,6 +22,7 @@ from hrseg import distributed
 from hrseg.commands import train as train_command
 from hrseg.errors import DataError, WeightsError
 from hrseg.train import loop as training
+from hrseg.train import output
 from hrseg.train import resume as resumption
 from hrseg.train.run import Run
 from hrseg.weights import checkpoint
@@ -147,7 +148,7 @@ def test_stops_at_random_moments_change_nothing(tiny, unbroken, tmp_path, settin
 
 
 def test_a_validation_is_abandoned_and_done_again(tiny, unbroken, tmp_path, monkeypatch, capsys):
-    evaluate, stops = training.evaluate, iter([True, True, False, True, False])
+    evaluate, stops = output.evaluate, iter([True, True, False, True, False])
 
     def interrupted(*args, on_prediction, **kwargs):
         stopping = next(stops)
@@ -162,7 +163,7 @@ def test_a_validation_is_abandoned_and_done_again(tiny, unbroken, tmp_path, monk
 
     words = [str(tiny), *EVERYTHING, f"run.dir={tmp_path / 'run'}", "--resume"]
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", interrupted)
+        patch.setattr(output, "evaluate", interrupted)
         assert train_command.main(words) == 0
         assert "Stopped after iteration 4 of 8. Go on with --resume." in capsys.readouterr().out
         assert train_command.main(words) == 0  # the same again, at the same place
@@ -206,7 +207,7 @@ def test_whenever_saving_is_killed_a_whole_checkpoint_is_there(tmp_path):
             os._exit(0)
         _, code = os.waitpid(child, 0)
         saved = max((int(path.name[6:]) for path in folder.glob("saved_*")), default=0)
-        found = resumption.latest(folder)
+        found = resumption.latest_checkpoint(folder)
         assert (found.saved["step"] if found else 0) >= saved, number
         if code == 0:
             break
@@ -266,14 +267,14 @@ def test_a_full_disk_is_told_and_leaves_the_older_checkpoint(tiny, tmp_path, unb
     words = [str(tiny), *EVERYTHING, f"run.dir={tmp_path / 'run'}", "--resume"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill_up_after_first(self, *args, **kwargs):
-        if self.state.step == 3:
+    def fill_up_after_first(run, *args, **kwargs):
+        if run.state.step == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # files of more than 1 MiB cannot be written
-        return advance(self, *args, **kwargs)
+        return iterate(run, *args, **kwargs)
 
-    advance = Run.advance
+    iterate = training.iterate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "advance", fill_up_after_first)
+        patch.setattr(training, "iterate", fill_up_after_first)
         try:
             assert train_command.main(words) == 2
         finally:
@@ -377,7 +378,7 @@ class Fails:
         self.rank, self.step, self.error, self.marker = rank, step, error, marker
 
     def __call__(self):
-        advance = Run.advance
+        iterate = training.iterate
 
         def failing(run, *args):
             if (distributed.rank(), run.state.step) == (self.rank, self.step) and not (
@@ -388,9 +389,9 @@ class Fails:
                 if self.error:
                     raise self.error
                 os.kill(os.getpid(), signal.SIGKILL)
-            return advance(run, *args)
+            return iterate(run, *args)
 
-        Run.advance = failing
+        training.iterate = failing
 
 
 def elastic(processes, restarts, *arguments):

@@ -1,0 +1,91 @@
+"""What has changed between a checkpoint and the settings of the run that resumes it.
+
+Settings may change; what the numbers mean may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hrseg import config as settings
+from hrseg import distributed
+from hrseg.config import Config, DataConfig, ModelConfig
+from hrseg.data.dataset import Dataset
+from hrseg.errors import ConfigError
+from hrseg.task import LabelSpace
+
+# With the options of the piece itself, these say what model it is, and on which data.
+MEANING = {
+    "model": {"arch", "encoder"},
+    "data": {"dataset", "task", "train_split", "val_split", "mean", "std", "input_range"},
+}
+KNOWN = {"model": set(ModelConfig.model_fields), "data": set(DataConfig.model_fields)}
+
+
+class Change(NamedTuple):
+    """A setting that is not as it was."""
+
+    setting: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.before} -> {self.now}"
+
+
+def changed_settings(saved: Mapping[str, Any], config: Config) -> list[Change]:
+    """All that differ from a checkpoint's, and the number of processes; not where the run lies and who follows it."""
+    try:
+        before = settings.parse(saved["config"]).to_plain()
+    except ConfigError:  # of a version with other settings
+        before = saved["config"]
+    old, new = settings.flattened(before), settings.flattened(config.to_plain())
+    old["processes"], new["processes"] = saved["rng"].get("world_size", 1), distributed.world_size()
+    changes = [Change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
+    unimportant = ("run.dir", "track.")
+    return [c for c in changes if c.before != c.now and not c.setting.startswith(unimportant)]
+
+
+def require_same_meaning(saved: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError if task, model or data set are other ones than the checkpoint's."""
+    changed = [str(change) for change in changed_settings(saved, config) if _is_meaning(change.setting)]
+    if changed:
+        what = f"the checkpoint is of another model or data set: {'; '.join(changed)}."
+        raise ConfigError(
+            "--resume", what, "Set it as it was, or start a new run from its weights: model.weights=PATH."
+        )
+
+
+def _is_meaning(key: str) -> bool:
+    section, _, name = key.partition(".")
+    name = name.partition(".")[0]
+    return section in MEANING and (name in MEANING[section] or name not in KNOWN[section])
+
+
+def require_same_data(saved: Mapping[str, Any], train_set: Dataset, val_set: Dataset) -> None:
+    """Raise ConfigError if classes or images are not those that the checkpoint was trained and validated with."""
+    before, now = LabelSpace.from_plain(saved), train_set.space
+    if (before.names, before.task, before.ignore_index) != (now.names, now.task, now.ignore_index):
+        gone, come = (", ".join(n for n in a.names if n not in b.names) for a, b in ((before, now), (now, before)))
+        what = f"the checkpoint's {len(before.names)} classes are not the data set's {len(now.names)}"
+        details = "; ".join(filter(None, (gone and f"gone: {gone}", come and f"new: {come}")))
+        what += f" ({details or 'their order, task or ignore index differs'})."
+        raise ConfigError("--resume", what, "Start a new run from its weights: model.weights=PATH.")
+    identity = data_identity(train_set, val_set)
+    known = saved.get("data", identity)
+    if known != identity:
+        then, today = (f"{data['train'][0]} and {data['val'][0]}" for data in (known, identity))
+        what = f"the training and validation images are not those of the checkpoint: {then} then, {today} now"
+        what += "." if then != today else ", under other names."
+        raise ConfigError("--resume", what, "Are all files there? For other data: model.weights=PATH.")
+
+
+def data_identity(train_set: Dataset, val_set: Dataset) -> dict[str, list[Any]]:
+    """Of both sets the number of images and a checksum of their names in order."""
+    return {part: [len(s), _digest(s.names)] for part, s in (("train", train_set), ("val", val_set))}
+
+
+def _digest(names: Any) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""The `data` section becomes data sets, with their cache and the range of their values; without torch."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hrseg.build.pieces import piece
+from hrseg.config import AugmentConfig, Config, check_options
+from hrseg.data import DATASETS, cache, folds
+from hrseg.data.checks import require_sound
+from hrseg.data.dataset import Dataset, as_dataset
+from hrseg.errors import ConfigError, DataError
+from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
+
+if TYPE_CHECKING:
+    from hrseg.data.transforms import TrainTransform
+
+
+def dataset(config: Config, split: str) -> Dataset:
+    """The data set of `data.dataset`, one split of it.
+
+    With `data.folds` the training split is divided: `data.fold` of it is the validation split, the rest trains.
+    """
+    data = config.data
+    if data.folds is not None and split in (data.train_split, data.val_split):
+        whole = _split(config, data.train_split)
+        try:
+            validates = folds.fold_of_each(whole, data.folds) == data.fold
+        except DataError:
+            if data.check:  # a mask that cannot be read is reported with all else that is wrong, as without folds
+                require_sound({data.train_split: whole}, workers=data.workers)
+            raise
+        chosen = validates if split == data.val_split else ~validates
+        return folds.Part(whole, np.flatnonzero(chosen).tolist())
+    return _split(config, split)
+
+
+def data_sets(config: Config) -> dict[str, Dataset]:
+    """The training and the validation set, by the names of their splits."""
+    return {split: dataset(config, split) for split in (config.data.train_split, config.data.val_split)}
+
+
+def _split(config: Config, split: str) -> Dataset:
+    data = config.data
+    cls = piece(data.dataset, DATASETS, where="data.dataset", what="data set")
+    wired = ("root", "split", "task")
+    kwargs = check_options(cls, data.options, where="data", wired=wired, also=type(data).model_fields)
+    if "task" in inspect.signature(cls).parameters:
+        kwargs["task"] = Task(data.task)
+    elif data.task != "multiclass":
+        raise ConfigError("data.task", f"the data set {data.dataset} is multiclass, not {data.task}.")
+    return as_dataset(cls(data.root, split, **kwargs))
+
+
+def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: bool = True) -> Dataset:
+    """The data set out of the cache that `data.cache` asks for, made as far as it is missing; else as it is.
+
+    renew: also what was made from files that have changed, which raises DataError else.
+    """
+    data = config.data
+    if data.cache == "none":
+        return dataset
+    return cache.cached_dataset(
+        dataset, data.cache, cache_dir(config), data.root, workers=data.workers, renew=renew, progress=progress
+    )
+
+
+def cache_dir(config: Config) -> Path:
+    """The folder of `data.cache_dir`, by default in the data set's own."""
+    return config.data.cache_dir or config.data.root / ".hrseg_cache"
+
+
+def train_transform(
+    augment: AugmentConfig, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
+) -> TrainTransform:
+    """The `augment` section as a function of a sample and a random generator; see `transforms.train_transform`."""
+    from hrseg.data import transforms
+
+    values = {name: getattr(augment, name) for name in type(augment).model_fields}
+    values["jitter"] = augment.jitter and augment.jitter.model_dump()
+    return transforms.train_transform(transforms.Augmentation(**values), space, channels=channels, dtype=dtype)
+
+
+def normalisation(config: Config, sample: Sample, known: Normalisation | None = None) -> Normalisation:
+    """Mean, std and input range a channel: as set; else what the weights to start from were trained with (known); else
+    the pretrained encoder's; else ImageNet's, or 0.5 beyond RGB.
+
+    sample: an image of the data set, for its channels and type.
+    """
+    data, channels = config.data, sample.image.shape[2]
+    mean, std = data.mean, data.std
+    if known is not None and known.channels == channels:
+        mean, std = mean or list(known.mean), std or list(known.std)
+    if mean is None or std is None:
+        usual_mean, usual_std = _usual_statistics(config, channels)
+        mean, std = mean or usual_mean, std or usual_std
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ConfigError(f"data.{name}", f"has {len(values)} entries, but the images have {channels} channels.")
+    ranges = data.input_range
+    if ranges is None:
+        ranges = (0.0, float(np.iinfo(sample.image.dtype).max) if sample.image.dtype.kind in "ui" else 1.0)
+    if isinstance(ranges, tuple):
+        ranges = [ranges] * channels
+    if len(ranges) != channels:
+        raise ConfigError("data.input_range", f"has {len(ranges)} entries, but the images have {channels} channels.")
+    return Normalisation(tuple(mean), tuple(std), tuple((float(low), float(high)) for low, high in ranges))
+
+
+def _usual_statistics(config: Config, channels: int) -> tuple[list[float], list[float]]:
+    if channels != 3:
+        return [0.5] * channels, [0.25] * channels
+    if config.model.encoder_weights:
+        import segmentation_models_pytorch as smp
+
+        try:
+            params = smp.encoders.get_preprocessing_params(config.model.encoder, config.model.encoder_weights)
+            return list(params["mean"]), list(params["std"])
+        except (ValueError, KeyError):
+            pass
+    return list(IMAGENET_MEAN), list(IMAGENET_STD)

@@ -1,0 +1,123 @@
+"""What a run leaves in its folder: settings, log, checkpoints, validations with their evidence and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrseg import distributed
+from hrseg.build.changes import Change
+from hrseg.console import counted
+from hrseg.data.loader import Batch
+from hrseg.errors import HrsegError
+from hrseg.evaluate.evaluation import evaluate
+from hrseg.evaluate.evidence import write_evidence
+from hrseg.evaluate.validation_pictures import ValidationPictures
+from hrseg.report import page, pictures
+from hrseg.task import LabelSpace, Normalisation
+from hrseg.tracking import NoTracker, Tracker
+from hrseg.train.run import Run
+from hrseg.weights import checkpoint
+
+
+class RunOutput:
+    """The folder of a run, and the trackers that follow it. Every process calls it; the first one writes."""
+
+    def __init__(self, run: Run, folder: Path, tracker: Tracker | NoTracker):
+        self._run, self._folder, self._tracker = run, folder, tracker
+        self.checkpoints = folder / "checkpoints"
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Write a line of log.jsonl."""
+        self._tracker.log(record)
+
+    def save_checkpoint(self, name: str) -> None:
+        """Save the state after this iteration. The last checkpoint before last.pt stays beside it."""
+        if distributed.is_main():
+            self._tracker.sync()
+            checkpoint.save(self.checkpoints / name, self._run.checkpoint(), keep_previous=name == "last.pt")
+        distributed.barrier()
+
+    def validate(self, interrupted: Callable[[], bool]) -> None:
+        """Score the model on the validation set; where it is the best so far, save it with its evidence.
+
+        Raises Interrupted where `interrupted` says so on some process.
+        """
+        run, plan, state = self._run, self._run.plan, self._run.state
+        distributed.share_buffers(run.averaged)
+        drawn = ValidationPictures(plan.val_set, plan.normalisation, plan.evaluation.pictures)
+        evaluation = evaluate(
+            run.averaged,
+            plan.val_set,
+            plan.validation,
+            plan.normalisation,
+            device=plan.device,
+            on_prediction=drawn,
+            interrupted=interrupted,
+        )
+        miou = evaluation.scores.miou
+        self.log({"step": state.step, "epoch": run.epoch, "kind": "val", **evaluation.headline()})
+        self._tracker.class_table(evaluation.scores.to_plain()["classes"], state.step)
+        if distributed.is_main():
+            self._tracker.examples(drawn.examples(), plan.space, state.step)
+        # Done again after a stop, a validation finds the same score: what was not yet written is.
+        if state.best["step"] in (None, state.step) or miou > state.best["miou"]:
+            state.best = {"miou": miou, "step": state.step}
+            self.save_checkpoint("best.pt")
+            if distributed.is_main():
+                split, best = plan.config.data.val_split, self.checkpoints / "best.pt"
+                write_evidence(self._folder, evaluation, plan.config, split, best, state.step)
+            drawn.save_examples(evaluation, self._folder)
+        state.validated = state.step
+
+    def draw_first_batch(self, batch: Batch) -> None:
+        """Draw the first batch of a run as the network meets it."""
+        if distributed.is_main():
+            plan = self._run.plan
+            self._tracker.picture("batch/step_0", _batch_sheet(batch, plan.normalisation, plan.space), 0)
+
+    def finish(self) -> None:
+        """Tell the trackers that the run is complete."""
+        self._tracker.finished(self.checkpoints / "best.pt", self._run.state.best)
+
+    def write_report(self) -> None:
+        """Write report.html, if there was a validation."""
+        if distributed.is_main() and (self._folder / "metrics.json").exists():
+            page.write_report(self._folder)
+
+
+def announce(run: Run, folder: Path, changed: list[Change]) -> None:
+    """Say what is about to happen, and write config.yaml. changed: settings that differ from the resumed checkpoint."""
+    plan, done = run.plan, run.state.step
+    config = plan.config
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise HrsegError(folder, f"cannot be written: {error.strerror}.", "Choose another run.dir.") from error
+    parameters = sum(p.numel() for p in plan.model.parameters())
+    start = config.model.weights or config.model.encoder_weights
+    print(f"{config.model.arch} over {config.model.encoder}, {parameters:,} parameters, on {plan.device}")
+    if done:
+        print(f"going on after iteration {done} of {plan.iterations}")
+        if changed:
+            print("\n  ".join(["settings that are not as they were:", *map(str, changed)]))
+    elif not start:
+        print("NO PRETRAINED WEIGHTS: this model starts from random ones (model.encoder_weights, model.weights)")
+    images = f"{len(plan.train_set)} training and {counted(len(plan.val_set), 'validation image')}"
+    print(f"{images}, {plan.iterations} iterations, in {folder}")
+    if distributed.world_size() > 1 and plan.device.type == "cpu" and config.model.sync_bn:
+        print("batch norm: plain, per process (on the CPU there is no synchronised batch norm)")
+
+
+def _batch_sheet(batch: Batch, normalisation: Normalisation, space: LabelSpace) -> np.ndarray:
+    """The batch as the network meets it: each image beside its labels."""
+    pairs = []
+    assert batch.target is not None
+    for image, target in list(zip(batch.image, batch.target, strict=True))[:8]:
+        rgb = pictures.displayable(image.permute(1, 2, 0).numpy(), normalisation)
+        pairs.append(pictures.beside([rgb, pictures.overlay(rgb, target.numpy(), space)]))
+    return pictures.sheet(pairs, columns=2)
