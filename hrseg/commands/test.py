@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--submit", type=Path, metavar="DIR", help="also write DIR and DIR.zip with what the Cityscapes server wants"
     )
-    arguments.add_argument("--out", type=Path, metavar="DIR", help="default: the checkpoint's run folder")
+    arguments.add_argument(
+        "--out", type=Path, metavar="DIR", help="where scores go; default: run.dir, else the checkpoint's folder"
+    )
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_intermixed_args(argv)
     files, overrides = split_settings(args.words)
@@ -54,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("tools/test.py", "scores either a model or files.", "Give --checkpoint or --predictions.")
     if args.ids and not args.predictions:
         raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
+    if args.out and any(word.startswith("run.dir=") for word in overrides):
+        raise ConfigError("--out", "and run.dir= both say where the scores go.", "Give one of them.")
     if args.predictions and not files:
         raise ConfigError("tools/test.py", "--predictions needs to know the data set.", "Give a CONFIG.")
     # Imported here: torch takes seconds, and help and mistakes are answered without it.

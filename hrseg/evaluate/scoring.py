@@ -55,7 +55,8 @@ def score_checkpoints(
     config = settings.parse(settings.override(plain, overrides), where=config_path or checkpoints[0])
     paths = [find_file(source) for source in checkpoints]
     given = settings.override(settings.read_with_base(config_path) if config_path else {}, overrides)
-    folder = _chosen_folder(out, (given.get("run") or {}).get("dir"))
+    run_dir = (given.get("run") or {}).get("dir")
+    folder = out or (Path(run_dir) if run_dir else None)
     if folder is None:
         folder = _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
         folder = folder / "ensemble" if len(members) > 1 else folder
@@ -116,7 +117,7 @@ def score_prediction_files(
         with progress_of_share(dataset, "scoring") as bar:
             predictions.evaluate(evaluator, _each(drawn, submission), bar)
         beside = predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
-        folder = _chosen_folder(out, config.run.dir) or beside
+        folder = out or config.run.dir or beside
         _finish(folder, evaluator.evaluation(), config, drawn, dataset, None)
         _report_submission(submission)
 
@@ -164,13 +165,6 @@ def _summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
         lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
     lines.append(f"report:   {folder / 'report.html'}")
     return "\n".join(lines)
-
-
-def _chosen_folder(out: Path | None, run_dir: str | Path | None) -> Path | None:
-    """The folder that --out or run.dir names. Raises ConfigError where they name two."""
-    if out and run_dir and Path(run_dir) != out:
-        raise ConfigError("run.dir", f"is {run_dir}, but --out is {out}.", "Give one of them.")
-    return out or (Path(run_dir) if run_dir else None)
 
 
 def _run_folder(checkpoint_path: Path) -> Path:

@@ -32,3 +32,13 @@ def test_models_of_other_classes_or_images_are_not_averaged(saved, tmp_path, cap
     other = save_checkpoint(tmp_path / "other.pt", **difference)
     assert test_command.main(["--checkpoint", str(saved), "--checkpoint", str(other)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_scores_go_where_run_dir_or_out_says(shapes, tmp_path, capsys):
+    saved = save_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    words = ["--checkpoint", str(saved), "data.dataset=folder", f"data.root={shapes}", "data.workers=0"]
+    assert test_command.main([*words, f"run.dir={tmp_path / 'here'}"]) == 0
+    assert (tmp_path / "here" / "metrics.json").exists() and not (tmp_path / "run" / "metrics.json").exists()
+    assert test_command.main([*words, f"run.dir={tmp_path / 'a'}", "--out", str(tmp_path / "b")]) == 2
+    assert "--out: and run.dir= both say where the scores go." in capsys.readouterr().err
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
