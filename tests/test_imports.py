@@ -14,13 +14,13 @@ from tests.conftest import ROOT
 
 FLOORS = {
     0: {"errors", "config", "task", "console", "version", "installed_packages", "files", "runtime"},
-    1: {"models", "losses", "metrics", "data", "toycity", "tracking", "distributed"},
-    2: {"fast", "weights", "report", "inference", "registration"},
+    1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
+    2: {"fast", "weights", "report", "inference", "toycity", "registration"},
     3: {"build"},
     4: {"train", "evaluate", "predict", "export"},
     5: {"commands", "benchmark"},
 }
-SAME_FLOOR = {("train", "evaluate"), ("commands", "benchmark")}
+SAME_FLOOR = {("inference", "fast"), ("train", "evaluate"), ("commands", "benchmark")}
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 DOORS = {
     "wandb": "hrseg/tracking.py",
