@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg.console import command, parser
-from hrseg.data.images.large_images import MAX_PIXELS, TILE
 from hrseg.errors import ConfigError
+
+# As in hrseg.data.images.large_images, which imports OpenCV; a test compares them.
+MAX_PIXELS, TILE = 500_000_000, 1024
 
 
 @command

@@ -60,6 +60,8 @@ def score_checkpoints(
     if folder is None:
         folder = _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
         folder = folder / "ensemble" if len(members) > 1 else folder
+    elif folder.resolve() != _run_folder(paths[0]).resolve() or len(members) > 1:
+        _require_no_other_run(folder)
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
@@ -106,6 +108,9 @@ def score_prediction_files(
 
     ids: what the files hold; see `Predictions`. The rest as in `score_checkpoints`.
     """
+    beside = predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
+    folder = out or config.run.dir or beside
+    _require_no_other_run(folder)
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
@@ -116,8 +121,6 @@ def score_prediction_files(
         evaluator = evaluator_of(dataset, plan, void_predictions=True)
         with progress_of_share(dataset, "scoring") as bar:
             predictions.evaluate(evaluator, _each(drawn, submission), bar)
-        beside = predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
-        folder = out or config.run.dir or beside
         _finish(folder, evaluator.evaluation(), config, drawn, dataset, None)
         _report_submission(submission)
 
@@ -165,6 +168,13 @@ def _summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
         lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
     lines.append(f"report:   {folder / 'report.html'}")
     return "\n".join(lines)
+
+
+def _require_no_other_run(folder: Path) -> None:
+    """Raise ConfigError where a folder holds a training run, whose own scores would be replaced."""
+    if (folder / "log.jsonl").exists():
+        what = "holds a training run, whose scores and pictures would be replaced."
+        raise ConfigError(folder, what, "Give another folder by --out.")
 
 
 def _run_folder(checkpoint_path: Path) -> Path:

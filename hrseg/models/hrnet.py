@@ -7,7 +7,7 @@ The names of the parameters are those of the published checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -267,7 +267,7 @@ class HRNet(nn.Module):
         last, outputs = len(self.stage4) - 1, len(self.channels) - 1
         return (*HEADS, *(f"stage4.{last}.fuse_layers.{r}." for r in range(outputs, 4)))
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Here and not in load_state_dict, which torch does not call for a network inside a model.
         absent = tuple(prefix + name for name in self.absent_names())
         for key in [k for k in state_dict if k.startswith(absent)]:

@@ -42,3 +42,22 @@ def test_scores_go_where_run_dir_or_out_says(shapes, tmp_path, capsys):
     assert test_command.main([*words, f"run.dir={tmp_path / 'a'}", "--out", str(tmp_path / "b")]) == 2
     assert "--out: and run.dir= both say where the scores go." in capsys.readouterr().err
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_the_scores_of_another_run_are_not_replaced(shapes, config_file, tmp_path, capsys):
+    saved = save_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "log.jsonl").write_text("")
+    words = ["--checkpoint", str(saved), "data.dataset=folder", f"data.root={shapes}", f"run.dir={other}"]
+    assert test_command.main(words) == 2
+    predictions = [str(config_file), "--predictions", str(shapes / "masks" / "val"), f"run.dir={other}"]
+    assert test_command.main(predictions) == 2
+    assert capsys.readouterr().err.count(f"{other}: holds a training run") == 2
+    assert [path.name for path in other.iterdir()] == ["log.jsonl"]
+
+
+def test_scores_of_prediction_files_go_where_run_dir_says(shapes, config_file, tmp_path):
+    words = [str(config_file), "--predictions", str(shapes / "masks" / "val"), f"run.dir={tmp_path / 'scored'}"]
+    assert test_command.main(words) == 0
+    assert json.loads((tmp_path / "scored" / "metrics.json").read_text())["miou"] == 1

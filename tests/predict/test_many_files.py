@@ -312,3 +312,10 @@ def test_400_million_pixels_need_less_than_4_gib_above_the_model(ending, saved, 
     assert code == "0" and float(gib) < 4
     with Image.open(tmp_path / "out" / "ids" / "large.png") as ids:
         assert ids.size == (side, side)
+
+
+def test_the_limits_in_the_help_are_those_of_the_code():
+    from hrseg.commands import predict as command
+    from hrseg.data.images import large_images
+
+    assert (command.MAX_PIXELS, command.TILE) == (large_images.MAX_PIXELS, large_images.TILE)
