@@ -6,7 +6,9 @@ save, and the number of workers changes nothing.
 
 from __future__ import annotations
 
+import atexit
 import gc
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -257,6 +259,20 @@ def _set_up_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # one thread per worker; and OpenCV's pool does not survive a fork
     torch.set_num_threads(1)
     gc.freeze()  # collecting what came with the fork would copy every page of it
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """Kill reading processes that are still there when the program ends, after an error that is not hrseg's own.
+
+    They ignore SIGTERM, with which multiprocessing would end them before waiting for them: it would wait for ever. This
+    runs first, because it is registered after multiprocessing's own function.
+    """
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would take their end for another error
+    for worker in workers:
+        worker.kill()
 
 
 class Loader:
