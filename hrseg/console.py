@@ -117,7 +117,7 @@ def image_size(text: str) -> tuple[int, int]:
 def progress(
     total: int | None, what: str, unit: str, *, shown: bool = True, start: int = 0, leave: bool = False
 ) -> tqdm:
-    """A progress bar with rate and time left; in a log file a line every ten seconds.
+    """A progress bar with rate and time left; in a log file, one line every ten seconds.
 
     total: None where it is not known. shown: False draws nothing. start: what was done before. leave: the bar stays
     when it is complete.

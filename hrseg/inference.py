@@ -111,7 +111,7 @@ def fast_form(model: nn.Module, backend: str, precision: str) -> nn.Module:
 
 
 def mean_logits(logits: Sequence[Tensor], task: Task) -> Tensor:
-    """The logits [N, K, H, W] whose probabilities are the mean of those of several; the one itself where it is alone.
+    """The logits [N, K, H, W] whose probabilities are the mean of those of several; a single one is returned unchanged.
 
     In logarithms throughout, so that a probability too small for float32 gives no infinity.
     """

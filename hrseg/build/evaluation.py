@@ -15,7 +15,7 @@ class EvaluationPlan:
 
     inference: whole images or windows, scales, flips and turns. precision: fp32, bf16 or fp16. short_side: images are
     resized to it first, targets are not. batch_size: images of one size per forward pass. workers: reading processes.
-    backend: of `fast_form`; none runs the model as it is.
+    backend: of `fast_form`; none runs the model unchanged.
     definition: how absent classes count; None: as the data set's benchmark does. cluster: which images belong together;
     None: as the data set says. boundary_ratio: the width of boundary IoU's band over the image's diagonal; None: as
     usual for the data set; 0: not measured. pictures: how many predictions are drawn.

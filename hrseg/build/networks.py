@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool = True) -> nn.Module:
-    """The network of the `model` section with one output channel a class.
+    """The network of the `model` section with one output channel per class.
 
     pretrained: False leaves `encoder_weights` out, for a model whose weights come from a checkpoint.
     Raises ConfigError for unknown names and options, WeightsError when published weights cannot be had.

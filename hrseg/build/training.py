@@ -223,6 +223,6 @@ def _placed(network: nn.Module, settings: TrainConfig, device: torch.device) -> 
 def _some_parameters_unused(network: nn.Module, device: torch.device, deterministic: bool) -> bool:
     # Some architectures read only some features, and some encoders have layers that feed none: no gradient there.
     uses_all = isinstance(network, models.HRNetV2 | models.OCRNet) and isinstance(network.encoder, HRNet)
-    # Otherwise gradients are packed anew after the first iteration, and sums over three or more processes then come in
+    # Otherwise gradients are repacked after the first iteration, and sums over three or more processes then come in
     # another order than right after a resume.
     return not uses_all or (distributed.world_size() > 2 and (device.type == "cpu" or deterministic))

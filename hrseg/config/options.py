@@ -21,7 +21,7 @@ def check_options(
     """The options as the piece's signature wants them, e.g. 1e-2, which YAML reads as a string, as a float.
 
     wired: parameters that hrseg fills in itself, not to be set. also: settings of the same section that are known
-    beside the options, to be suggested for a misspelt one.
+    beside the options, to be suggested for a misspelled one.
     Raises ConfigError for an option that the signature does not have (with the nearest known name), for a missing one,
     and for one of another type.
     """
@@ -46,7 +46,7 @@ def _signature(piece: Callable) -> inspect.Signature:
 
 
 def as_type(annotation: Any, value: Any, where: str) -> Any:
-    """The value as an annotation wants it; as it is where pydantic does not know the annotation.
+    """The value converted to its annotation's type; unchanged where pydantic does not know the annotation.
 
     Raises ConfigError if it does not fit.
     """

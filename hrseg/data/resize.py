@@ -8,14 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-CV2_CHANNELS = 128  # OpenCV 5 takes no more at a time
+CV2_CHANNELS = 128  # OpenCV 5 accepts no more at once
 WARP_CHANNELS = 4
 
 Window = tuple[int, int, int, int]  # top, left, height, width in pixels of the resized image
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """An image [H, W, C] or a mask [H, W] at another size (height, width), in its own type."""
+    """An image [H, W, C] or a mask [H, W] resized to (height, width), keeping its type."""
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
@@ -34,7 +34,7 @@ def scaled_size(size: Sequence[int], factor: float) -> tuple[int, int]:
 
 
 def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """An image [H, W, C] with its short side brought to `short_side` pixels, linearly, in its own type."""
+    """An image [H, W, C] with its short side resized to `short_side` pixels, linearly, keeping its type."""
     return resize(image, scaled_size(image.shape[:2], short_side / min(image.shape[:2])))
 
 

@@ -32,7 +32,7 @@ def paired_differences(
     """The paired difference of every score that all runs have, by its name in metrics.json.
 
     first, second: the evidence of each method, one run per seed. definition: how an absent class counts; None: as
-    recorded in the evidence. clusters: one per image; None: likewise. classes: also the IoU of each class.
+    recorded in the evidence. clusters: one per image; None: the same. classes: also the IoU of each class.
     Raises DataError for runs on other images, labels, classes or clusters.
     """
     runs = [*first, *second]

@@ -138,9 +138,9 @@ def evaluate(
 
 
 def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
-    """What a model says of every pixel, if it is always the same while the truth is not; else None.
+    """What a model says of every pixel, if it is always the same while the target is not; else None.
 
-    confusion: int64 [K, K], row = truth, column = prediction; multilabel [L, 2, 2].
+    confusion: int64 [K, K], row = target, column = prediction; multilabel [L, 2, 2].
     """
     if space.task is Task.MULTILABEL:
         answers = ["no label", "all labels"]

@@ -90,7 +90,7 @@ class Evaluator:
             instance_categories=self.instances.categories if self.instances else (),
             boundary_ratio=boundary_ratio or None,
         )
-        self.miou()  # an unknown definition is told here, before any work
+        self.miou()  # an unknown definition is reported here, before any work
 
     def count(
         self,
@@ -140,7 +140,7 @@ class Evaluator:
             of_label = [boundary_areas(p, t, 2, ignore_index, dilation_ratio=ratio)[:, 1] for p, t in planes]
             return np.stack(of_label, axis=1)
         classes = len(self.space.classes)
-        if self.per_image.void_predictions:  # a class of its own, that the truth never has
+        if self.per_image.void_predictions:  # a class of its own, which the target never has
             prediction = np.where(prediction == ignore_index, classes, prediction)
             return boundary_areas(prediction, target, classes + 1, ignore_index, dilation_ratio=ratio)[:, :classes]
         return boundary_areas(prediction, target, classes, ignore_index, dilation_ratio=ratio)

@@ -41,7 +41,7 @@ class ValidationPictures:
         return {c.name: c.color for c in self._dataset.space.classes}
 
     def examples(self) -> list[Example]:
-        """The images with truth and prediction; labels and image are reduced, the panels are not."""
+        """The images with ground truth and prediction; labels and image are reduced, the panels are not."""
         found = []
         for index, prediction in sorted(self._predictions.items()):
             image, target, name = self._dataset[index]

@@ -32,7 +32,7 @@ def confusion_matrix(
     void_predictions: a prediction that is none of the classes counts in a last column of its own, so as a miss of the
     true class and a false alarm of none; without it such a value is an error. pixels: how many each value stands for,
     as `pixel_runs` gives it; None: one.
-    Returns int64 [K, K], row = truth, column = prediction; [K, K + 1] with void_predictions.
+    Returns int64 [K, K], row = target, column = prediction; [K, K + 1] with void_predictions.
     Raises ValueError for values that are not a class, TypeError for values that are not integers.
     """
     if tuple(prediction.shape) != tuple(target.shape):
@@ -81,7 +81,7 @@ def multilabel_confusion(
     """A 2 x 2 confusion matrix per label.
 
     prediction, target: {0, 1} [..., L, H, W]; the target also ignore_index.
-    Returns int64 [L, 2, 2], row = truth (no, yes), column = prediction. Raises ValueError as `confusion_matrix` does.
+    Returns int64 [L, 2, 2], row = target (no, yes), column = prediction. Raises ValueError as `confusion_matrix` does.
     """
     for name, plane in (("prediction", prediction), ("target", target)):
         if plane.shape[-3] != labels:
@@ -140,11 +140,11 @@ class ConfusionMatrix:
         self._counts += counts
 
     def compute(self) -> np.ndarray:
-        """The sum so far, int64 [K, K], [K, K + 1] with void_predictions, [K, 2, 2] for multilabel; row = truth."""
+        """The sum so far, int64 [K, K], [K, K + 1] with void_predictions, [K, 2, 2] for multilabel; row = target."""
         return self._counts.copy()
 
     def sync(self) -> None:
-        """Make this the sum over the processes of torch.distributed, exactly; in one process it stays as it is."""
+        """Make this the sum over the processes of torch.distributed, exactly; in a single process it is unchanged."""
         if self._synced:
             return
         if dist.is_available() and dist.is_initialized():

@@ -22,7 +22,7 @@ PACKED = 1000  # images that are compressed together in memory
 class ImageCounts(NamedTuple):
     """What one image adds to the scores; the last three are None where they were not measured.
 
-    confusion: int64 [K, K], row = truth, column = prediction; [K, K + 1] with void predictions; multilabel: [L, 2, 2].
+    confusion: int64 [K, K], row = target, column = prediction; [K, K + 1] with void predictions; multilabel: [L, 2, 2].
     boundary: int64 [2, K], see `boundary_areas`. instances: float64 [2, M], see `InstanceIoU.update`. calibration:
     float64 [3, 15], see `calibration_counts`.
     """
@@ -140,7 +140,7 @@ class PerImage:
 
     @classmethod
     def chained(cls, parts: Iterable[PerImage]) -> PerImage:
-        """The images of several data sets as one, part after part; indices are counted anew."""
+        """The images of several data sets as one, part after part; indices are renumbered."""
         first, *others = parts
         chained = cls(first.space, **first._meaning())
         for part in (first, *others):
@@ -202,7 +202,7 @@ class PerImage:
         image = np.repeat(np.arange(len(images)), [len(i.cells) for i in images])
         cells = np.concatenate([np.zeros(0, np.int64), *(i.cells for i in images)])
         pixels = np.concatenate([np.zeros(0, np.int64), *(i.pixels for i in images)])
-        group = np.array([*group_of, -1], np.int64)  # the last: a prediction that is no class
+        group = np.array([*group_of, -1], np.int64)  # the last: a prediction that is not a class
         if self.multilabel:
             label, truth, predicted = np.unravel_index(cells, shape)
             truth, predicted = (np.where(yes == 1, group[label], -1) for yes in (truth, predicted))
@@ -262,7 +262,7 @@ class PerImage:
 
     @classmethod
     def load(cls, path: str | Path) -> PerImage:
-        """Read what `save` wrote. Raises DataError if the file is missing or is no such file."""
+        """Read what `save` wrote. Raises DataError if the file is missing or is not such a file."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 read = {name: file[name] for name in file.files}

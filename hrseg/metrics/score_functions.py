@@ -40,8 +40,8 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
     """Every score that the evidence holds, by its name in metrics.json.
 
     definition: what an absent class counts for in a mean over classes. A mean over categories or over the classes with
-    instances leaves out what is absent, as Cityscapes' judge does.
-    image_miou is the mean, over the images, of the mean IoU of the classes that are in the image's truth;
+    instances leaves out what is absent, as Cityscapes' own evaluation does.
+    image_miou is the mean, over the images, of the mean IoU of the classes that are in the image's target;
     worst_decile_miou the same over the tenth of the images in which it is lowest.
     Source of these two: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023.
     """
@@ -75,7 +75,7 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
 
 
 def class_ious(per_image: PerImage) -> dict[str, SummedScore]:
-    """The IoU of each class by its name; NaN where it is in neither truth nor prediction."""
+    """The IoU of each class by its name; NaN where it is in neither target nor prediction."""
     intersection, union = per_image.areas()
     columns = ((intersection[:, [k]], union[:, [k]]) for k in range(len(per_image.space.classes)))
     return {name: _mean_of_ratios(*column) for name, column in zip(per_image.space.names, columns, strict=True)}

@@ -11,7 +11,7 @@ import numpy as np
 from hrseg.errors import ConfigError, nearest
 from hrseg.task import LabelSpace, Task
 
-# What an absent class (in neither truth nor prediction) counts for in a mean; NaN: it is left out. Sources:
+# What an absent class (in neither target nor prediction) counts for in a mean; NaN: it is left out. Sources:
 # cityscapesScripts; CSAIL's semantic-segmentation-pytorch; HRNet-Semantic-Segmentation; mmsegmentation; smp.metrics.
 DEFINITIONS: Mapping[str, float] = {
     "cityscapes": np.nan,
@@ -25,7 +25,7 @@ DEFINITIONS: Mapping[str, float] = {
 def areas(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intersection and union of each class, in pixels.
 
-    confusion: integers [..., K, K], row = truth, column = prediction; with a column more ([..., K, K + 1]) for
+    confusion: integers [..., K, K], row = target, column = prediction; with a column more ([..., K, K + 1]) for
     predictions that are no class. Returns two arrays [..., K]. Raises ValueError for any other shape.
     """
     confusion = np.asarray(confusion)
@@ -41,7 +41,7 @@ def areas(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Intersection over union of each class, TP / (TP + FP + FN).
 
-    confusion: as in `areas`. Returns float64 [..., K] in [0, 1]; NaN where a class is in neither truth nor prediction.
+    confusion: as in `areas`. Returns float64 [..., K] in [0, 1]; NaN where a class is in neither target nor prediction.
     Raises ValueError if confusion has another shape. Source: PASCAL VOC.
     """
     return ratio(*areas(confusion))
@@ -81,7 +81,7 @@ def category_iou(confusion: np.ndarray, categories: Sequence[str | None]) -> dic
     """IoU of groups of classes; a confusion within a group is none.
 
     confusion: [K, K] or [K, K + 1]. categories: one a class; None: the class is in no group. NaN where a group is in
-    neither truth nor prediction. Source: cityscapesScripts.
+    neither target nor prediction. Source: cityscapesScripts.
     """
     confusion = np.asarray(confusion)
     result = {}
@@ -101,7 +101,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """What one class scored: shares in [0, 1], NaN where it is absent; pixels of it in the truth."""
+    """What one class scored: shares in [0, 1], NaN where it is absent; its pixels in the target."""
 
     name: str
     iou: float

@@ -37,7 +37,7 @@ def train(
 ) -> State:
     """Train as the settings say and leave everything in the run folder.
 
-    resume: None begins anew and refuses a folder that holds a run; "auto" goes on where the folder's last checkpoint
+    resume: None starts afresh and refuses a folder that holds a run; "auto" goes on where the folder's last checkpoint
     ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
     """
     device = build.device(config.run)
@@ -127,7 +127,7 @@ def _iterations(
             if val_due:
                 output.validate(stop.is_asked)
                 if log_due:
-                    bar.set_postfix(_postfix(record, state))  # with the scores as they are now
+                    bar.set_postfix(_postfix(record, state))  # with the current scores
             if save_due:
                 output.save_checkpoint("last.pt")
         clock.lap()

@@ -22,7 +22,7 @@ class ResumePoint(NamedTuple):
 
 
 def find_resume_point(folder: Path, resume: str | None) -> ResumePoint | None:
-    """The checkpoint to go on from; None to begin anew.
+    """The checkpoint to go on from; None to start afresh.
 
     resume: None refuses a folder that holds a run, but goes on by itself under a restart by torchrun; "auto" takes the
     folder's latest checkpoint that is sound, and says so where that is not the last; else the path of one.
