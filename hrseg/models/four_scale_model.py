@@ -81,7 +81,7 @@ class FourScaleModel(SegmentationModel):
         """Height and width of the logits of image x; to TorchScript a size is a list."""
         return x.shape[-2:] if self.upsampling == 4 else features[-4].shape[-2:]  # type: ignore[return-value]
 
-    def forward(self, x):  # type: ignore[no-untyped-def]  # TorchScript infers whether a tensor or a pair is returned
+    def forward(self, x):  # untyped: TorchScript infers whether a tensor or a pair is returned
         features = self.features(x)
         logits = self.segmentation_head(self.decode(features), self.logits_size(x, features))
         if self.classification_head is not None:
