@@ -59,6 +59,13 @@ class LabelSpace:
         return 1 if self.task is Task.BINARY else len(self.classes)
 
     @property
+    def background(self) -> int | None:
+        """The class that stands for nothing, 0: class 0 of a binary task, or if it is black or called background."""
+        first = self.classes[0]
+        named = first.name.strip("_ ").lower() == "background" or first.color == (0, 0, 0)
+        return 0 if self.task is Task.BINARY or (self.task is Task.MULTICLASS and named) else None
+
+    @property
     def palette(self) -> np.ndarray:
         """uint8 [256, 3]: the colour of each index; black where there is no class."""
         palette = np.zeros((256, 3), np.uint8)

@@ -148,7 +148,7 @@ def _finish(
     if distributed.is_main():
         page.write_report(folder)
         print(table(evaluation.scores))
-        print(_summary(evaluation, folder, draw(drawn, folder)))
+        print(_summary(evaluation, folder, draw(drawn, evaluation, folder)))
 
 
 def _report_submission(submission: Submission | None) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from hrseg import distributed
 from hrseg.data.dataset import Dataset
 from hrseg.evaluate.evaluator import Evaluation
+from hrseg.metrics import image_ious
 from hrseg.report import examples, pictures
-from hrseg.report.run_folder import image_ious
 from hrseg.task import Normalisation
 from hrseg.tracking import Example
 
@@ -35,10 +35,16 @@ class ValidationPictures:
         if index in self._chosen:
             self._predictions[index] = prediction
 
-    @property
-    def colors(self) -> dict[str, tuple[int, int, int]]:
-        """The colour of each class in the pictures."""
-        return {c.name: c.color for c in self._dataset.space.classes}
+    def legend(self, width: int) -> np.ndarray:
+        """What the colours of the panels mean, uint8 RGB [H, W, 3]."""
+        space = self._dataset.space
+        ignored = any((self._dataset[index].target == space.ignore_index).any() for index in self._predictions)
+        colors = pictures.legend_colors(space, ignored=ignored)
+        shown = [
+            pictures.legend(entries, width, scale=max(1.0, width / 1200))
+            for entries in (colors, pictures.error_colors(space))
+        ]
+        return pictures.stacked(shown)
 
     def examples(self) -> list[Example]:
         """The images with ground truth and prediction; labels and image are reduced, the panels are not."""
@@ -48,7 +54,7 @@ class ValidationPictures:
             assert target is not None  # it was scored
             rgb = pictures.displayable(image, self._normalisation)
             panel = pictures.panel(rgb, target, prediction, self._dataset.space)
-            safe = re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
+            safe = _safe(name)
             truth = examples.reduced_indices(target)
             small = examples.resized_image(rgb, truth.shape[-2:])
             found.append(Example(safe, panel, small, truth, examples.reduced_indices(prediction)))
@@ -63,12 +69,24 @@ class ValidationPictures:
             shown.save(folder / "examples.npz")
 
 
-def draw(drawn: ValidationPictures, folder: Path) -> list[Path]:
+def _safe(name: str) -> str:
+    """The name of an image as the name of a file."""
+    return re.sub(r"[^\w.-]", "_", name.replace("/", "__"))
+
+
+def draw(drawn: ValidationPictures, evaluation: Evaluation, folder: Path) -> list[Path]:
     """Save the pictures in a run folder's images/val/, one an image, and all above a legend as images/val.png."""
     found = drawn.examples()
+    names = evaluation.per_image.names
+    titles = {
+        _safe(n): f"{n}: mean IoU {100 * iou:.1f} %"
+        for n, iou in zip(names, image_ious(evaluation.per_image), strict=True)
+    }
     paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
     if len({example.panel.shape for example in found}) == 1:
-        sheet = pictures.sheet([example.panel for example in found], columns=1)
-        legend = pictures.legend(drawn.colors, sheet.shape[1], scale=max(1.0, sheet.shape[1] / 1200))
-        paths.append(pictures.save(pictures.stacked([sheet, legend]), folder / "images" / "val.png"))
+        rows = [pictures.titled(example.panel, titles[example.name]) for example in found]
+        sheet = pictures.sheet(rows, columns=1, gap=12)
+        paths.append(
+            pictures.save(pictures.stacked([sheet, drawn.legend(sheet.shape[1])]), folder / "images" / "val.png")
+        )
     return paths

@@ -169,5 +169,6 @@ def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
     rgb = pictures.displayable(image, loaded.normalisation)
     pair = pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
     seen = pictures.pixels_per_class(labels, loaded.space)
-    colors = {c.name: c.color for c, pixels in zip(loaded.space.classes, seen, strict=True) if pixels}
+    known = pictures.legend_colors(loaded.space, over_image=True)
+    colors = {name: known[name] for name, pixels in zip(loaded.space.names, seen, strict=True) if pixels}
     return pictures.stacked([pair, pictures.legend(colors, pair.shape[1])] if colors else [pair])

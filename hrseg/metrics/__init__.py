@@ -6,7 +6,14 @@ from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabe
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
 from hrseg.metrics.intervals import Difference, difference, interval
 from hrseg.metrics.per_image import ImageCounts, PerImage
-from hrseg.metrics.score_functions import SummedScore, class_ious, summed_scores
+from hrseg.metrics.score_functions import (
+    SummedScore,
+    class_ious,
+    false_pixels_of_clean_images,
+    image_costs,
+    image_ious,
+    summed_scores,
+)
 from hrseg.metrics.scores import (
     DEFINITIONS,
     ClassScore,
@@ -41,6 +48,9 @@ __all__ = [
     "confusion_matrix",
     "difference",
     "ece",
+    "false_pixels_of_clean_images",
+    "image_costs",
+    "image_ious",
     "interval",
     "iou",
     "miou",

@@ -10,6 +10,7 @@ import numpy as np
 from hrseg.metrics.score_functions import SummedScore
 
 LEVEL = 0.95
+NO_ERROR = 1e-12  # what sums of floats leave of a standard error of zero
 
 
 def interval(measure: SummedScore, clusters: Sequence[str]) -> tuple[float, float] | None:
@@ -19,11 +20,12 @@ def interval(measure: SummedScore, clusters: Sequence[str]) -> tuple[float, floa
     would make the interval too narrow. Student's t has one degree of freedom less than there are clusters.
     Percentiles of a bootstrap over clusters are the better known way; with few clusters they are too narrow (of three,
     only ten different draws exist), where these intervals keep their promise.
-    clusters: one an image. Returns (low, high), or None for fewer than two clusters or a score that is NaN.
+    clusters: one an image. Returns (low, high), or None for fewer than two clusters, a score that is NaN, one without
+    an interval, or one that no cluster changes: a width of zero would claim certainty.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 11 and 12.
     """
     value, error = float(measure.value()), standard_error(measure.without_each(clusters))
-    if np.isnan(value) or np.isnan(error):
+    if not measure.has_interval or np.isnan(value) or not error > NO_ERROR:
         return None
     reach = _student_t(len(set(clusters)) - 1) * error
     return max(0.0, float(value - reach)), min(1.0, float(value + reach))
@@ -64,6 +66,7 @@ def difference(first: Sequence[SummedScore], second: Sequence[SummedScore], clus
     first, second: the same score of one or more runs, over the same images in the same order. The runs of a method
     differ in their seed. Differences are taken cluster by cluster, so what makes an image hard for both cancels. What
     the seed does is added to the error, as far as a method has several; of one run each the interval knows nothing.
+    The interval is None where one of the scores has none; equal scores in every image give one of width 0.
     Source: Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, MLSys 2021; the degrees of
     freedom of the two errors together are Welch's and Satterthwaite's.
     """
@@ -72,7 +75,7 @@ def difference(first: Sequence[SummedScore], second: Sequence[SummedScore], clus
     sides = [np.mean([m.without_each(clusters) for m in side], axis=0) for side in (first, second)]
     error = standard_error(sides[0] - sides[1])
     plain = tuple(values[0].tolist()), tuple(values[1].tolist())
-    if np.isnan(found) or np.isnan(error):
+    if np.isnan(found) or np.isnan(error) or not all(m.has_interval for m in (*first, *second)):
         return Difference(*plain, found, None)
     of_images, of_seeds = error**2, 0.0
     freedom = len(set(clusters)) - 1

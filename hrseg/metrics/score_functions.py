@@ -11,15 +11,19 @@ from hrseg.metrics.calibration import ece
 from hrseg.metrics.per_image import PerImage
 from hrseg.metrics.scores import mean, ratio
 
+FEWEST_OF_A_TENTH = 3  # images; the one or two worst of a data set do not show how they vary
+
 
 class SummedScore(NamedTuple):
     """A score that is a function of sums over images: of(counts.sum(axis=0)).
 
-    counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...].
+    counts: float64 [N, M], what each image adds. of: float64 [..., M] to [...]. has_interval: False where so few images
+    make the score that nothing is known about its spread.
     """
 
     counts: np.ndarray
     of: Callable[[np.ndarray], np.ndarray]
+    has_interval: bool = True
 
     def value(self) -> np.ndarray:
         """The score over all images."""
@@ -41,13 +45,11 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
 
     definition: what an absent class counts for in a mean over classes. A mean over categories or over the classes with
     instances leaves out what is absent, as Cityscapes' own evaluation does.
-    image_miou is the mean, over the images, of the mean IoU of the classes that are in the image's target;
-    worst_decile_miou the same over the tenth of the images in which it is lowest.
-    Source of these two: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023.
+    image_miou is the mean of `image_ious`; worst_decile_miou that over the tenth of the images in which it is lowest.
     """
     classes = per_image.group_areas(range(len(per_image.space.classes)))
     right, counted = per_image.correct_and_counted()
-    of_image = mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
+    of_image = image_ious(per_image)
     there = ~np.isnan(of_image)
     found = {
         "miou": _mean_of_ratios(classes.intersection, classes.union, definition),
@@ -72,6 +74,39 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
         flat = calibration.reshape(len(calibration), -1)
         found["ece"] = SummedScore(flat, lambda sums: ece(sums.reshape(*sums.shape[:-1], *bins)))
     return found
+
+
+def image_ious(per_image: PerImage) -> np.ndarray:
+    """The mean IoU of each image over the classes in its target or prediction, float64 [N]; NaN where there is none.
+
+    A class that is only in the prediction counts 0: a false alarm on an image without any object is seen.
+    Source: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023, who average over the
+    classes in the target alone, where such an image would keep nearly its full score.
+    """
+    return mean(ratio(*per_image.areas()), "cityscapes")
+
+
+def image_costs(per_image: PerImage, definition: str) -> np.ndarray:
+    """By how much the mean IoU of the data set would rise if all pixels of one image were right, float64 [N].
+
+    definition: what an absent class counts for. A class that only this image's false pixels bring in would be absent.
+    """
+    classes = per_image.group_areas(range(len(per_image.space.classes)))
+    intersection, union = classes.intersection.sum(axis=0), classes.union.sum(axis=0)
+    mended = ratio(intersection - classes.intersection + classes.truth, union - classes.union + classes.truth)
+    return mean(mended, definition) - mean(ratio(intersection, union), definition)
+
+
+def false_pixels_of_clean_images(per_image: PerImage) -> np.ndarray:
+    """In each image whose target holds the background alone, the pixels predicted as something else, int64 [N].
+
+    0 in every other image, and where the data set has no background. A multilabel image is clean without any label.
+    """
+    space = per_image.space
+    if space.background is None and not per_image.multilabel:
+        return np.zeros(len(per_image), np.int64)
+    objects = per_image.group_areas([-1 if index == space.background else 0 for index in range(len(space.classes))])
+    return np.where(objects.truth[:, 0] == 0, objects.predicted[:, 0], 0)
 
 
 def class_ious(per_image: PerImage) -> dict[str, SummedScore]:
@@ -106,4 +141,5 @@ def _mean_of_lowest_tenth(values: np.ndarray, there: np.ndarray) -> SummedScore:
         return _mean_of_images(values, there)
     lowest = max(1, len(values) // 10)
     q = np.partition(values, lowest - 1)[lowest - 1]
-    return _mean_of_images(q + len(values) / lowest * np.minimum(values - q, 0), there)
+    score = _mean_of_images(q + len(values) / lowest * np.minimum(values - q, 0), there)
+    return score._replace(has_interval=lowest >= FEWEST_OF_A_TENTH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,8 +95,8 @@ class Prediction:
         """The classes that occur as HTML: colour, name, share."""
         return legend_html(self._legend())
 
-    def _legend(self) -> dict[str, tuple[int, int, int]]:
-        colors = {c.name: c.color for c in self.space.classes}
+    def _legend(self) -> dict[str, pictures.Color | None]:
+        colors = pictures.legend_colors(self.space, over_image=True)
         return {f"{name} {share:.1%}": colors[name] for name, share in self.shares.items()}
 
     def __repr__(self) -> str:
@@ -104,11 +104,15 @@ class Prediction:
         return f"Prediction({self.image.shape[0]} x {self.image.shape[1]}: {top})"
 
 
-def legend_html(entries: Mapping[str, Sequence[int]]) -> str:
-    """Texts beside their colours."""
+def legend_html(entries: Mapping[str, pictures.Color | None]) -> str:
+    """Texts beside their colours. None: a crossed box, for transparent."""
     entry = (
         '<span style="white-space: nowrap; margin-right: 1.2em"><span style="display: inline-block; width: 1em; '
-        'height: 1em; vertical-align: -0.15em; border: 1px solid #8888; background: rgb{}"></span> {}</span>'
+        'height: 1em; vertical-align: -0.15em; border: 1px solid #8888; background: {}"></span> {}</span>'
     )
-    shown = (entry.format(tuple(color), html.escape(text)) for text, color in entries.items())
+    crossed = "linear-gradient(to top right, transparent 46%, #888 47% 53%, transparent 54%)"
+    shown = (
+        entry.format(crossed if color is None else f"rgb{tuple(color)}", html.escape(text))
+        for text, color in entries.items()
+    )
     return f'<div style="line-height: 1.8">{" ".join(shown)}</div>'

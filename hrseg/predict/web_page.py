@@ -12,6 +12,7 @@ from typing import Any
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.predict.prediction import Prediction, legend_html
 from hrseg.predict.predictor import Predictor
+from hrseg.report.pictures import legend_colors
 
 OVERLAY_SIDE = 2048  # pixels of the longer side of the overlay on the page
 HOUR_S = 3600
@@ -33,7 +34,7 @@ def build_page(predictor: Predictor, title: str) -> Any:
         raise HrsegError("gradio", "is not installed.", "pip install 'hrseg[serve]'.") from None
 
     results = ResultFiles()
-    all_classes = f"<p>The classes it knows:</p>{legend_html({c.name: c.color for c in predictor.space.classes})}"
+    all_classes = f"<p>The classes it knows:</p>{legend_html(legend_colors(predictor.space, over_image=True))}"
 
     def segment(path: str | None) -> tuple[Any, str, Any]:
         if path is None:

@@ -28,7 +28,7 @@ def class_table(space: LabelSpace, examinations: Mapping[str, Examination]) -> s
     for k, name in enumerate(space.names):
         cells = (f"  {e.pixels[k] / max(e.valid[k], 1):14.3%}  {e.shown_in[k]:7}" for e in splits)
         lines.append(f"{name:{width}}" + "".join(cells))
-    if space.task is not Task.MULTILABEL:
+    if space.task is not Task.MULTILABEL and any(e.valid[0] < e.total for e in splits):
         cells = (f"  {1 - e.valid[0] / max(e.total, 1):14.3%}  {'':7}" for e in splits)
         lines.append(f"{'(ignored)':{width}}" + "".join(cells))
     return "\n".join(line.rstrip() for line in lines)
@@ -71,6 +71,7 @@ def save_data_sheet(
     normalisation: of the images of a split, given its first sample. Raises HrsegError where the file cannot be written.
     """
     shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    ignored = False
     for split, dataset in datasets.items():
         count = min(len(dataset), SHEET_IMAGES // len(datasets))
         of_split = normalisation(dataset[0])
@@ -78,15 +79,14 @@ def save_data_sheet(
             image, target, name = dataset[i * len(dataset) // count]
             picture = pictures.displayable(image, of_split)
             blank = np.full_like(picture, 255)
+            ignored |= target is not None and bool((target == dataset.space.ignore_index).any())
             labelled = blank if target is None else pictures.overlay(picture, target, dataset.space)
             shown[f"{split}: {name}"] = _fitted(picture), _fitted(labelled)
     height = max(picture.shape[0] for picture, _ in shown.values())
     pairs = {title: pictures.beside([_padded(picture, height) for picture in pair]) for title, pair in shown.items()}
     sheet = pictures.sheet([pictures.titled(pair, title) for title, pair in pairs.items()], columns=2, gap=12)
     space = next(iter(datasets.values())).space
-    colors = {c.name: c.color for c in space.classes}
-    if space.task is not Task.MULTILABEL:
-        colors["(ignored)"] = (0, 0, 0)
+    colors = pictures.legend_colors(space, ignored=ignored, over_image=True)
     try:
         return pictures.save(pictures.stacked([pictures.legend(colors, sheet.shape[1]), sheet]), path)
     except OSError as error:

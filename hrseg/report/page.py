@@ -19,7 +19,7 @@ from hrseg.config import flattened
 from hrseg.console import counted
 from hrseg.errors import HrsegError
 from hrseg.files import whole_file
-from hrseg.metrics import difference, interval
+from hrseg.metrics import difference, image_ious, interval
 from hrseg.report import charts, run_folder
 from hrseg.report.examples import Examples, PackedIndices
 from hrseg.report.run_folder import EvaluatedRun
@@ -194,7 +194,7 @@ def _curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[tuple[st
 
 
 def _histogram(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Markup:
-    ious = [run_folder.image_ious(run.per_image) for run in runs]
+    ious = [image_ious(run.per_image) for run in runs]
     drawn = [(n, look, v[~np.isnan(v)]) for n, look, v in zip(names, LOOKS, ious, strict=False)]
     drawn = [entry for entry in drawn if len(entry[2])]
     return charts.histogram("images by their mean IoU", drawn) if drawn else Markup("")

@@ -12,7 +12,11 @@ from PIL import Image
 
 from hrseg.task import LabelSpace, Normalisation, Task
 
-RIGHT, WRONG, IGNORED = (222, 222, 222), (196, 30, 58), (255, 255, 255)  # grey, red, white
+Color = tuple[int, int, int]
+
+# In pictures and pages alike. After Okabe and Ito: told apart by all eyes.
+RIGHT, IGNORED = (222, 222, 222), (255, 255, 255)  # grey, white
+MISSED, FALSE_ALARM, CONFUSED = (213, 94, 0), (0, 114, 178), (204, 121, 167)  # orange, blue, purple
 
 
 def displayable(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
@@ -23,14 +27,15 @@ def displayable(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
 
 
 def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of class indices [H, W]; of multilabel {0, 1} [L, H, W] the mean colour of the labels."""
+    """uint8 RGB [H, W, 3] of class indices [H, W]; of multilabel {0, 1} [L, H, W] the mean colour of the labels.
+
+    Indices that are no class have the colour of ignored pixels.
+    """
     if space.task is Task.MULTILABEL:
         there = (labels == 1).astype(np.float32)
         mixed = np.einsum("lhw,lc->hwc", there, space.palette[: len(there)].astype(np.float32))
         return (mixed / np.maximum(there.sum(0), 1)[..., None]).round().astype(np.uint8)
-    palette = space.palette
-    if len(space.classes) > 256:
-        palette = np.array([c.color for c in space.classes], np.uint8)
+    palette = np.array([*(c.color for c in space.classes), ignored_color(space)], np.uint8)
     return palette[np.clip(labels, 0, len(palette) - 1)]
 
 
@@ -42,19 +47,75 @@ def pixels_per_class(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, space: LabelSpace, opacity: float = 0.55) -> np.ndarray:
-    """The classes' colours over an RGB image, both [H, W]."""
-    return cv2.addWeighted(colored(labels, space), opacity, image, 1 - opacity, 0)
+    """The classes' colours over an RGB image, both [H, W]; where there is nothing, the image as it is.
+
+    Nothing: the background of the space (`LabelSpace.background`); of multilabel, where no label is.
+    """
+    picture = cv2.addWeighted(colored(labels, space), opacity, image, 1 - opacity, 0)
+    if space.task is Task.MULTILABEL:
+        nothing = ~(labels == 1).any(0)
+    elif space.background is not None:
+        nothing = labels == space.background
+    else:
+        return picture
+    picture[nothing] = image[nothing]
+    return picture
+
+
+def legend_colors(space: LabelSpace, *, ignored: bool = False, over_image: bool = False) -> dict[str, Color | None]:
+    """What a legend lists: the colour of each class, and of ignored pixels where there are some.
+
+    over_image: of an overlay, in which the background is transparent, None.
+    """
+    colors: dict[str, Color | None] = {c.name: c.color for c in space.classes}
+    if over_image and space.background is not None:
+        colors[space.names[space.background]] = None
+    return colors | ({"(ignored)": ignored_color(space)} if ignored else {})
+
+
+def ignored_color(space: LabelSpace) -> Color:
+    """The colour of ignored pixels among those of the classes: black; white where a class is black."""
+    return (255, 255, 255) if any(c.color == (0, 0, 0) for c in space.classes) else (0, 0, 0)
 
 
 def errors(prediction: np.ndarray, target: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """uint8 RGB [H, W, 3]: grey where right, red where wrong (in any label), white where the target is ignored."""
-    ignored, wrong = target == space.ignore_index, prediction != target
-    if space.task is Task.MULTILABEL:
-        ignored, wrong = ignored.all(0), (wrong & ~ignored).any(0)
-    picture = np.full((*wrong.shape, 3), RIGHT, np.uint8)
-    picture[wrong] = WRONG
+    """uint8 RGB [H, W, 3] in `error_colors`; white where the target is ignored.
+
+    Missed: an object taken for background; a false alarm: background taken for an object. Of multilabel, some label
+    missed or added; of both, and where one class was taken for another, the third colour.
+    """
+    missed, false_alarm, ignored = missed_and_false(prediction, target, space)
+    picture = np.full((*missed.shape, 3), RIGHT, np.uint8)
+    for where, color in ((missed, MISSED), (false_alarm, FALSE_ALARM), (missed & false_alarm, CONFUSED)):
+        picture[where] = color
     picture[ignored] = IGNORED
     return picture
+
+
+def error_colors(space: LabelSpace) -> dict[str, Color | None]:
+    """What the colours of `errors` mean, as far as they occur."""
+    if space.task is Task.MULTILABEL:
+        return {"missed": MISSED, "false alarm": FALSE_ALARM, "both": CONFUSED, "right": RIGHT}
+    if space.background is None:
+        return {"wrong class": CONFUSED, "right": RIGHT}
+    several = {"wrong class": CONFUSED} if len(space.classes) > 2 else {}
+    return {"missed": MISSED, "false alarm": FALSE_ALARM, **several, "right": RIGHT}
+
+
+def missed_and_false(
+    prediction: np.ndarray, target: np.ndarray, space: LabelSpace
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where something is not found, where something is predicted that is not there, where nothing counts; bool [H, W].
+
+    A class taken for another is both.
+    """
+    ignored = target == space.ignore_index
+    if space.task is Task.MULTILABEL:
+        missed, false_alarm = (target == 1) & (prediction != 1), (target == 0) & (prediction == 1)
+        return missed.any(0), false_alarm.any(0), ignored.all(0)
+    wrong, nothing = (prediction != target) & ~ignored, space.background
+    found_something = (prediction != nothing) & (prediction != space.ignore_index)  # a void prediction finds nothing
+    return wrong & (target != nothing), wrong & found_something, ignored
 
 
 def panel(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, space: LabelSpace) -> np.ndarray:
@@ -72,8 +133,8 @@ def titled(picture: np.ndarray, title: str) -> np.ndarray:
     return np.concatenate([bar, picture])
 
 
-def legend(entries: Mapping[str, Sequence[int]], width: int | None = None, *, scale: float = 1.0) -> np.ndarray:
-    """Texts next to their colours, uint8 RGB [H, W, 3], column by column.
+def legend(entries: Mapping[str, Color | None], width: int | None = None, *, scale: float = 1.0) -> np.ndarray:
+    """Texts next to their colours, uint8 RGB [H, W, 3], column by column. None: an empty, crossed box, for transparent.
 
     width: pixels to fill with columns; W is larger where one column needs more. None: up to four columns. scale: at 1
     letters are 13 pixels high.
@@ -88,7 +149,9 @@ def legend(entries: Mapping[str, Sequence[int]], width: int | None = None, *, sc
     for number, (text, color) in enumerate(entries.items()):
         x, y = number // rows * column + em // 2, number % rows * line + em // 2
         corners = (x, y + line - em), (x + 3 * em // 2, y + line)
-        cv2.rectangle(picture, *corners, [int(value) for value in color], cv2.FILLED)
+        cv2.rectangle(picture, *corners, [int(value) for value in color or (255, 255, 255)], cv2.FILLED)
+        if color is None:
+            cv2.line(picture, *corners, (128, 128, 128), max(1, round(scale)))
         cv2.rectangle(picture, *corners, (128, 128, 128), max(1, round(scale)))
         _write(picture, text, (x + 2 * em, y + line - em // 4), size)
     return picture

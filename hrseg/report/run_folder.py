@@ -13,8 +13,8 @@ import numpy as np
 
 from hrseg.config import flattened
 from hrseg.errors import DataError, HrsegError
-from hrseg.metrics import DEFINITIONS, PerImage, SummedScore, summed_scores
-from hrseg.metrics.scores import areas, mean, ratio
+from hrseg.metrics import DEFINITIONS, PerImage, SummedScore, image_ious, summed_scores
+from hrseg.metrics.scores import areas, ratio
 from hrseg.report.examples import Examples
 from hrseg.tracking import read_log
 
@@ -70,12 +70,6 @@ def read_run(folder: Path) -> EvaluatedRun:
         read_log(records) if records.is_file() else [],
         Examples.load(examples) if examples.is_file() else None,
     )
-
-
-def image_ious(per_image: PerImage) -> np.ndarray:
-    """The mean IoU of each image over the classes in its target, float64 [N]; NaN where there are none."""
-    classes = per_image.group_areas(range(len(per_image.space.classes)))
-    return mean(np.where(classes.truth > 0, ratio(classes.intersection, classes.union), np.nan), "cityscapes")
 
 
 def data_hash(per_image: PerImage) -> str:

@@ -50,6 +50,11 @@ def test_one_cluster_has_no_interval():
     assert interval(of_images([0.1, 0.2, 0.4]), ["a", "a", "a"]) is None
 
 
+def test_no_interval_has_a_width_of_zero():
+    assert interval(of_images([0.7, 0.7, 0.7]), range(3)) is None  # which would claim to be certain
+    assert interval(of_images([0.7, 0.7, 0.700001]), range(3)) is not None
+
+
 def test_a_score_without_the_only_cluster_that_has_it_is_left_out():
     """Sums of floats leave no rest that would be taken for a score."""
     counts = np.random.default_rng(0).random((3, 2)) * 1e5

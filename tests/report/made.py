@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hrseg.config import Config
-from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, scores_of_images
-from hrseg.report import examples, run_folder
+from hrseg.metrics import ConfusionMatrix, ImageCounts, PerImage, image_ious, scores_of_images
+from hrseg.report import examples
 from hrseg.task import LabelSpace, Normalisation, SegmentationClass, Task
 
 SPACE = LabelSpace(
@@ -66,7 +66,7 @@ def run(
     metrics = {**found, **extra, "config": Config().to_plain(), "command": "tools/test.py --checkpoint best.pt"}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     per_image.save(folder / "per_image.npz")
-    ious = run_folder.image_ious(per_image)
+    ious = image_ious(per_image)
     examples.collect_examples(dataset, Normalisation(), collector.gather(), per_image.indices, ious).save(
         folder / "examples.npz"
     )

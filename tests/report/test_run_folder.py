@@ -61,14 +61,6 @@ def test_predictions_that_are_no_class_cost_too():
     assert only == ("c0", run_folder.NOTHING, 2, 0.25, pytest.approx((1 - 6 / 8) / 2))
 
 
-def test_an_image_is_scored_over_the_classes_of_its_truth():
-    per_image = PerImage(SPACE)
-    per_image.add(0, "a", ImageCounts(np.array([[6, 2, 1], [0, 2, 0], [0, 0, 0]])))
-    per_image.add(1, "empty", ImageCounts(np.zeros((3, 3), int)))
-    assert run_folder.image_ious(per_image)[0] == pytest.approx((6 / 9 + 2 / 4) / 2)
-    assert np.isnan(run_folder.image_ious(per_image)[1])
-
-
 def test_the_data_hash_follows_labels_and_names_but_not_the_predictions():
     truth = np.array([[0, 0, 1, 2]])
 
