@@ -38,13 +38,9 @@ class ValidationPictures:
     def legend(self, width: int) -> np.ndarray:
         """What the colours of the panels mean, uint8 RGB [H, W, 3]."""
         space = self._dataset.space
-        ignored = any((self._dataset[index].target == space.ignore_index).any() for index in self._predictions)
-        colors = pictures.legend_colors(space, ignored=ignored)
-        shown = [
-            pictures.legend(entries, width, scale=max(1.0, width / 1200))
-            for entries in (colors, pictures.error_colors(space))
-        ]
-        return pictures.stacked(shown)
+        ignored = any(np.any(self._dataset[index].target == space.ignore_index) for index in self._predictions)
+        both = pictures.legend_colors(space, ignored=ignored), pictures.error_colors(space)
+        return pictures.stacked([pictures.legend(one, width, scale=max(1.0, width / 1200)) for one in both])
 
     def examples(self) -> list[Example]:
         """The images with ground truth and prediction; labels and image are reduced, the panels are not."""
@@ -77,16 +73,12 @@ def _safe(name: str) -> str:
 def draw(drawn: ValidationPictures, evaluation: Evaluation, folder: Path) -> list[Path]:
     """Save the pictures in a run folder's images/val/, one an image, and all above a legend as images/val.png."""
     found = drawn.examples()
-    names = evaluation.per_image.names
-    titles = {
-        _safe(n): f"{n}: mean IoU {100 * iou:.1f} %"
-        for n, iou in zip(names, image_ious(evaluation.per_image), strict=True)
-    }
+    scored = zip(evaluation.per_image.names, image_ious(evaluation.per_image), strict=True)
+    titles = {_safe(n): n if np.isnan(iou) else f"{n}: mean IoU {100 * iou:.1f} %" for n, iou in scored}
     paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
     if len({example.panel.shape for example in found}) == 1:
         rows = [pictures.titled(example.panel, titles[example.name]) for example in found]
         sheet = pictures.sheet(rows, columns=1, gap=12)
-        paths.append(
-            pictures.save(pictures.stacked([sheet, drawn.legend(sheet.shape[1])]), folder / "images" / "val.png")
-        )
+        whole = pictures.stacked([sheet, drawn.legend(sheet.shape[1])])
+        paths.append(pictures.save(whole, folder / "images" / "val.png"))
     return paths

@@ -58,10 +58,8 @@ def test_misses_and_false_alarms_have_a_colour_each():
     right, missed, false, confused = pictures.RIGHT, pictures.MISSED, pictures.FALSE_ALARM, pictures.CONFUSED
     expected = [right, missed, false, confused, right, pictures.IGNORED]
     assert [tuple(c) for c in pictures.errors(prediction, target, BLACK)[0]] == expected
-    street = [right, confused, confused, confused, right, pictures.IGNORED]
-    assert [
-        tuple(c) for c in pictures.errors(prediction, target, space(*STREET.classes[:2], ("sky", (1, 2, 3))))[0]
-    ] == street
+    drawn = pictures.errors(prediction, target, STREET)[0]
+    assert [tuple(c) for c in drawn] == [right, confused, confused, confused, right, pictures.IGNORED]
     void = np.array([[255]])  # a prediction that is no class finds nothing
     assert tuple(pictures.errors(void, np.array([[1]]), BLACK)[0, 0]) == missed
 
