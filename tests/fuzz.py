@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import pickle
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,8 @@ from hrseg import config, weights
 from hrseg.data.folder import _parse_classes
 from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
 from hrseg.errors import HrsegError
+from hrseg.importing.importer import import_data
+from hrseg.importing.records import Options
 from hrseg.weights import checkpoint
 from tests.conftest import ROOT
 
@@ -109,6 +114,22 @@ def pictures() -> list[bytes]:
     return files
 
 
+def annotation_files() -> list[bytes]:
+    """Exports of labelling tools in JSON, all about an image a.png."""
+    runs = {"size": [9, 7], "counts": [3, 5, 55]}
+    packed = {"size": [9, 7], "counts": "35g1"}
+    areas = ([[1.5, 1, 6, 1, 6, 8]], [[0, 0, 3, 0, 3, 3], [4, 4, 6, 4, 6, 6]], runs, packed)
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 9, "width": 7}],
+        "categories": [{"id": 2, "name": "cat", "supercategory": "pet"}, {"id": 9, "name": "dog"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 2 if i % 2 else 9, "segmentation": area, "iscrowd": i // 3}
+            for i, area in enumerate(areas)
+        ],
+    }
+    return [json.dumps(plain).encode() for plain in (coco,)]
+
+
 # Mutations
 
 
@@ -162,6 +183,23 @@ def read_picture(path: Path) -> None:
     quiet(lambda: inspect_image(path))
 
 
+def read_annotations(path: Path) -> None:
+    image, out = path.parent / "a.png", path.parent / "out"
+    if not image.is_file():
+        Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(image)
+
+    def read(name: str | None) -> None:
+        try:
+            options = Options((path,), out, unlabelled="background", skip_broken=True, format=name)
+            import_data(options, told=lambda text: None)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+            assert {*path.parent.iterdir()} == {path, image}, "something was left behind"
+
+    for name in (None, "coco", "coco_panoptic"):
+        quiet(partial(read, name))
+
+
 def quiet(read: Callable[[], object]) -> None:
     try:
         read()
@@ -173,6 +211,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]
     "settings": (settings_files, read_settings, ".yaml"),
     "checkpoint": (checkpoint_files, read_checkpoint, ".pth"),
     "picture": (pictures, read_picture, ".png"),
+    "annotations": (annotation_files, read_annotations, ".json"),
 }
 
 

@@ -45,6 +45,7 @@ MODULES = {
     "serve": "hrseg.commands.serve",
     "folds": "hrseg.commands.folds",
     "sweep": "hrseg.commands.sweep",
+    "import": "hrseg.commands.importing",
 }
 
 
@@ -353,7 +354,45 @@ CHECKPOINTS = [
     Case("nothing to measure", "benchmark", lambda p: ["everything"], ("usage:", "everything")),
 ]  # fmt: skip
 
-CASES = [*SETTINGS, *DATA, *CHECKPOINTS]
+# Exports of labelling tools
+
+
+def export(place: Place, content: Any, name: str = "x.json", *words: str) -> list[str]:
+    """The words that import a file of annotations beside an image a.png. The target lies outside, for its folder changes."""
+    shutil.copy(place.folder / "images/train/a.png", place.folder / "a.png")
+    place.file(name, content if isinstance(content, str | bytes) else json.dumps(content))
+    return [name, "--out", str(place.folder.parent.parent / "imported"), *(words or ("--unlabelled", "ignore"))]
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 32}],
+    "categories": [{"id": 1, "name": "box"}],
+}
+TRIANGLE = {"id": 5, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 20, 1, 20, 20]]}
+COCO["annotations"] = [TRIANGLE]
+IMPORTS = [
+    Case("nothing to import", "import", lambda p: ["none", "--out", "out"], ("none: no such file or folder.",)),
+    Case("no place to import to", "import", lambda p: ["images"], ("usage:", "--out")),
+    Case("an import onto a data set", "import", lambda p: [*export(p, COCO)[:2], "images"], ("images: is there already.",)),
+    Case("an import below a file", "import", lambda p: [*export(p, COCO)[:2], "mine.yaml/out", "--unlabelled", "ignore"], ("mine.yaml/out: cannot be written",)),
+    Case("an import of words", "import", lambda p: export(p, "words", "x.txt"), ("x.txt: is in no format that is recognised.",)),
+    Case("half a JSON", "import", lambda p: export(p, json.dumps(COCO)[:-30]), ("x.json: is not JSON",)),
+    Case("a deep JSON", "import", lambda p: export(p, "[" * 100_000), ("x.json: is not JSON", "nested")),
+    Case("JSON of no kind", "import", lambda p: export(p, [1, 2]), ("x.json: is in no format that is recognised.",)),
+    Case("a format that is not known", "import", lambda p: export(p, COCO, "x.json", "--format", "coko"), ("--format", "Did you mean 'coco'?")),
+    Case("another format than said", "import", lambda p: export(p, [1], "x.json", "--format", "coco"), ("x.json",)),
+    Case("pixels of which nothing is said", "import", lambda p: export(p, COCO, "x.json", "--copy"), ("--unlabelled background",)),
+    Case("categories of no kind", "import", lambda p: export(p, {**COCO, "categories": [7]}), ("x.json: categories.0",)),
+    Case("a broken annotation", "import", lambda p: export(p, {**COCO, "annotations": [{**TRIANGLE, "category_id": 2}]}), ("annotation id 5: there is no category with the id 2.", "--skip-broken")),
+    Case("an image of another size", "import", lambda p: export(p, {**COCO, "images": [{**COCO["images"][0], "width": 31}]}), ("32x32", "32x31")),
+    Case("an image that leads out", "import", lambda p: export(p, {**COCO, "images": [{**COCO["images"][0], "file_name": "../../../etc/passwd"}]}), ("there is no image '../../../etc/passwd'",)),
+    Case("an archive of words", "import", lambda p: export(p, "words", "x.zip"), ("x.zip: cannot be unpacked",)),
+    Case("an archive that leads out", "import", lambda p: export(p, zipped({"../../x.json": b"{}"}), "x.zip"), ("x.zip: holds a file whose name leads out",)),
+    Case("an archive that explodes", "import", lambda p: export(p, zipped({"x.json": bytes(10**8)}), "x.zip"), ("x.zip: would grow to",)),
+    Case("half an archive", "import", lambda p: export(p, zipped({"x.json": json.dumps(COCO).encode()})[:-40], "x.zip"), ("x.zip: cannot be unpacked",)),
+]  # fmt: skip
+
+CASES = [*SETTINGS, *DATA, *CHECKPOINTS, *IMPORTS]
 
 
 def pickled_array() -> bytes:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import hrseg
 from hrseg import config, losses
-from hrseg.commands import compare, convert, export, predict, report, serve
+from hrseg.commands import compare, convert, export, importing, predict, report, serve
 from hrseg.commands import test as test_command
 from hrseg.commands import train as train_command
 from hrseg.data import checks
@@ -35,6 +35,7 @@ DOCS = {
         "configuration",
         "extending",
         "datasets",
+        "import",
         "export",
         "predict",
         "reports",
@@ -45,6 +46,7 @@ DOCS = {
 MINE = [name for name in DOCS if name != "datasets"]
 COMMANDS = {
     "tools/train.py": train_command.main,
+    "tools/import.py": importing.main,
     "tools/test.py": test_command.main,
     "tools/convert.py": convert.main,
     "tools/export.py": export.main,

@@ -9,8 +9,9 @@ from hrseg.console import called_as, command, parser
 from hrseg.errors import HrsegError, nearest
 from hrseg.version import __version__
 
-# In the order of the work. A name is that of a module in hrseg.commands.
+# In the order of the work. A name is that of a module in hrseg.commands, but for a word that Python keeps to itself.
 COMMANDS = {
+    "import": "make a data set from what labelling tools export, or from maps",
     "check_data": "report everything that is wrong with a data set",
     "cache": "decode a data set once, for faster training",
     "train": "train a model",
@@ -25,6 +26,13 @@ COMMANDS = {
     "export": "write a checkpoint as a file for another runtime",
     "benchmark": "measure hrseg beside other packages",
 }
+
+MODULES = {"import": "importing"}
+
+
+def module_of(name: str) -> str:
+    """The full name of the module of a command."""
+    return f"hrseg.commands.{MODULES.get(name, name)}"
 
 
 @command
@@ -48,4 +56,4 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise HrsegError(f"hrseg {args.name}", "no such command.", nearest(name, COMMANDS))
     with called_as(f"hrseg {args.name}"):
-        return importlib.import_module(f"hrseg.commands.{name}").main(argv[1:])
+        return importlib.import_module(module_of(name)).main(argv[1:])

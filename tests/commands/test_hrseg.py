@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import hrseg
-from hrseg.commands import COMMANDS, main
+from hrseg.commands import COMMANDS, main, module_of
 from tests.conftest import ROOT
 
 
@@ -20,7 +20,7 @@ def test_every_script_of_tools_is_a_command():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_a_main(name):
-    assert callable(importlib.import_module(f"hrseg.commands.{name}").main)
+    assert callable(importlib.import_module(module_of(name)).main)
 
 
 def test_help_lists_the_commands_in_the_order_of_the_work(capsys):

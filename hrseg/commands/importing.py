@@ -1,0 +1,73 @@
+"""The command `hrseg import` (`tools/import.py`): a data set from what labelling tools export, and from maps."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hrseg.console import command, counted, parser
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Write images, masks and classes as data.dataset=folder reads them, and say what was done."""
+    args = parsed(argv)
+
+    from hrseg.importing.importer import import_data
+    from hrseg.importing.records import Options
+
+    words = vars(args)
+    done = import_data(Options(**{**words, "sources": tuple(args.sources)}))
+    print(summary(done))
+    print(f"{args.out}: masks, classes.yaml and import.json. Check it, then train:")
+    print(f"  tools/check_data.py {settings(done, args.out)}")
+    print(f"  tools/train.py {settings(done, args.out)}")
+    return 0
+
+
+def summary(done: dict[str, Any]) -> str:
+    """What was imported and what was left out, in a few lines."""
+    images = ", ".join(f"{split} {number}" for split, number in done["images"].items())
+    lines = [f"{done['format']}: images: {images}; {counted(done['annotations'], 'annotation')}"]
+    lines.append(f"classes: {', '.join(entry['name'] for entry in done['classes'])}")
+    if done["overlap_share"]:
+        lines.append(f"annotations of different classes overlap in {done['overlap_share']:.1%} of the labelled pixels")
+    if done["ignored_annotations"]:
+        lines.append(f"{counted(done['ignored_annotations'], 'annotation')} ignored (crowds and the like)")
+    for kind, noun in (
+        ("images", "broken image"),
+        ("annotations", "broken annotation"),
+        ("empty", "image without labels"),
+    ):
+        if done["left_out"][kind]:
+            number = len(done["left_out"][kind])
+            lines.append(f"left out: {number} {noun}{'' if number == 1 else 's'}; import.json lists them")
+    return "\n".join([*lines, *done["notes"]])
+
+
+def settings(done: dict[str, Any], out: Path) -> str:
+    """The words that train on it."""
+    words = f"configs/folder.yaml data.root={out}"
+    splits = set(done["images"])
+    return f"{words} data.val_share=null" if {"train", "val"} <= splits else words
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    options = parser(
+        "Make a data set from what a labelling tool exported, or from a map. The format is recognised by its content. "
+        "Images are linked, not copied.",
+        "examples:\n"
+        "  tools/import.py export.zip --out data/mine --unlabelled background\n"
+        "  tools/import.py annotations.json --images photos --out data/mine --unlabelled ignore",
+    )
+    add = options.add_argument
+    add("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder, a .zip, or files of annotations")
+    add("--out", type=Path, required=True, metavar="DIR", help="the new folder, for data.root")
+    add("--format", metavar="NAME", help="the format, where it is not recognised")
+    add("--images", type=Path, metavar="DIR", help="the folder with the images, if they are not beside the annotations")
+    add("--unlabelled", choices=("background", "ignore"), help="what pixels are that no annotation covers")
+    add("--copy", action="store_true", help="copy images instead of linking them")
+    add("--skip-broken", action="store_true", help="leave out what is broken, and count it")
+    return options.parse_args(argv)

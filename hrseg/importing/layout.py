@@ -1,0 +1,162 @@
+"""Writes the layout of data.dataset=folder: images/, masks/, instances/, classes.yaml, lists of splits, import.json.
+
+Everything goes into a temporary folder beside the target and takes its name at the end: whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from hrseg.config.yaml_files import yaml_text
+from hrseg.data.images import IMAGE_ENDINGS
+from hrseg.errors import HrsegError, first_line
+from hrseg.importing.image_index import CONVERTED
+from hrseg.importing.records import BrokenError, Category
+
+IGNORED_COLOR = (224, 224, 192)  # that of PASCAL VOC's "void"
+WAY_OUT = "Choose another --out."
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends; after an error it is deleted.
+
+    Raises HrsegError where the target holds anything or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise HrsegError(target, "is there already.", "Choose another --out, or delete it first.")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    made: list[Path] = []
+    try:
+        try:
+            for parent in reversed([temporary, *temporary.parents]):
+                if not parent.exists():
+                    parent.mkdir()
+                    made.append(parent)
+            yield temporary
+            temporary.replace(target)
+            made.clear()
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            for parent in reversed(made):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+    except OSError as error:
+        raise HrsegError(target, f"cannot be written: {error.strerror or first_line(error)}.", WAY_OUT) from error
+
+
+class Layout:
+    """The files of one new data set. copy: images are copied, not linked."""
+
+    def __init__(self, folder: Path, *, copy: bool, colors: Sequence[tuple[int, int, int]], first_id: int):
+        self.folder, self.copy = folder, copy
+        self._palette = np.zeros((256, 3), np.uint8)
+        self._palette[255] = IGNORED_COLOR
+        if len(colors) + first_id <= 256:
+            self._palette[first_id : first_id + len(colors)] = colors
+        (folder / "images").mkdir()
+        (folder / "masks").mkdir()
+
+    def add_image(self, name: str, file: Path | bytes) -> Path:
+        """Link, copy or convert an image. Raises BrokenError where it is in no format that hrseg reads."""
+        ending = _ending(file)
+        target = self._place("images", name, ".png" if ending in CONVERTED else ending)
+        if ending in CONVERTED:
+            target.write_bytes(_as_png(file))
+        elif isinstance(file, bytes):
+            target.write_bytes(file)
+        elif self.copy or not _linked(file.resolve(), target):
+            shutil.copyfile(file, target)
+        return target
+
+    def remove(self, name: str) -> None:
+        """Take back what was written of an image that turns out to be of no use."""
+        for kind in ("images", "masks", "instances"):
+            for ending in (*IMAGE_ENDINGS,):
+                (self.folder / kind / f"{name}{ending}").unlink(missing_ok=True)
+
+    def add_mask(self, name: str, values: np.ndarray) -> None:
+        """uint8 [H, W] as a palette PNG, uint16 as a grey one."""
+        path = self._place("masks", name, ".png")
+        if values.dtype == np.uint8:
+            picture = Image.fromarray(values)
+            picture.putpalette(self._palette.tobytes())
+            # Run lengths: a third of the time of the default, and masks get no larger.
+            picture.save(path, compress_type=zlib.Z_RLE)
+        else:
+            _write_16_bits(path, values)
+
+    def add_objects(self, name: str, objects: np.ndarray) -> None:
+        """Object numbers [H, W]: a PNG of 16 bits, where they do not fit a TIFF of 32."""
+        if objects.max(initial=0) < 2**16:
+            _write_16_bits(self._place("instances", name, ".png"), objects.astype(np.uint16))
+        else:
+            Image.fromarray(objects.astype(np.int32)).save(self._place("instances", name, ".tif"))
+
+    def write_classes(self, categories: Sequence[Category], colors: Sequence, first_id: int, ignore: int) -> None:
+        entries = [
+            {"name": category.name, "id": i, "color": list(color)}
+            for i, (category, color) in enumerate(zip(categories, colors, strict=True), start=first_id)
+        ]
+        text = yaml_text({"classes": entries, "ignore": ignore})
+        (self.folder / "classes.yaml").write_text(text, encoding="utf-8")
+
+    def write_list(self, split: str, names: Sequence[str]) -> None:
+        (self.folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+    def _place(self, kind: str, name: str, ending: str) -> Path:
+        path = self.folder / kind / f"{name}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _ending(file: Path | bytes) -> str:
+    if isinstance(file, Path):
+        return file.suffix.lower()
+    starts = {
+        b"\x89PNG": ".png",
+        b"\xff\xd8\xff": ".jpg",
+        b"II": ".tif",
+        b"MM": ".tif",
+        b"BM": ".bmp",
+        b"RIFF": ".webp",
+    }
+    for start, ending in starts.items():
+        if file.startswith(start):
+            return ending
+    raise BrokenError("the image inside the file is in no format that is read.")
+
+
+def _linked(file: Path, target: Path) -> bool:
+    try:
+        target.symlink_to(file)
+    except (OSError, NotImplementedError):  # file systems and systems without links: it is copied
+        return False
+    return True
+
+
+def _as_png(file: Path | bytes) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("BMP", "WEBP")) as image:
+            image.convert("L" if image.mode in ("1", "L") else "RGB").save(buffer, "PNG")
+    except Exception as error:  # Pillow's decoders fail in many ways, always because of the file
+        raise BrokenError(f"the image cannot be decoded: {first_line(error)}.") from None
+    return buffer.getvalue()
+
+
+def _write_16_bits(path: Path, values: np.ndarray) -> None:
+    done, content = cv2.imencode(".png", values)
+    if not done:
+        raise HrsegError(path, "cannot be encoded as PNG.")
+    path.write_bytes(content.tobytes())

@@ -1,0 +1,51 @@
+"""What makes a polygon broken. The door of shapely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hrseg.importing.records import BrokenError, Size
+from hrseg.importing.text_files import missing_extra
+
+MARGIN = 1.0  # pixels that a corner may lie outside the image: tools round
+
+
+def require_sound_rings(rings: Sequence[Sequence[float]], size: Size) -> list[list[float]]:
+    """The rings [x, y, x, y, ...]. Raises BrokenError where one crosses itself, leaves the image or is none."""
+    try:
+        import shapely
+    except ImportError:
+        raise missing_extra("shapely", "import") from None
+    if not rings:
+        raise BrokenError("it has no polygon.")
+    sound = []
+    for ring in rings:
+        points = require_points(ring, size)
+        if len(points) < 3 or len(np.unique(points, axis=0)) < 3:
+            raise BrokenError("it has a polygon of fewer than three points.")
+        polygon = shapely.Polygon(points)
+        if not shapely.is_valid(polygon):
+            reason = str(shapely.is_valid_reason(polygon))
+            if reason.startswith("Self-intersection"):
+                raise BrokenError(f"its outline crosses itself near {reason[len('Self-intersection') :]}.")
+        sound.append(points.ravel().tolist())
+    return sound
+
+
+def require_points(flat: Sequence[float], size: Size) -> np.ndarray:
+    """The points [n, 2] (x, y) of a list x, y, x, y, ... Raises BrokenError where they are none or lie outside."""
+    try:
+        numbers = np.asarray(flat, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise BrokenError("its points are not numbers.") from None
+    if numbers.ndim != 1 or numbers.size % 2 or not np.isfinite(numbers).all():
+        raise BrokenError("its points are not pairs of finite numbers.")
+    points = numbers.reshape(-1, 2)
+    limit = np.array([size[1], size[0]]) + MARGIN
+    outside = ((points < -MARGIN) | (points > limit)).any(axis=1)
+    if outside.any():
+        x, y = points[outside][0]
+        raise BrokenError(f"its point ({x:g}, {y:g}) lies outside the image of {size[0]}x{size[1]} (height x width).")
+    return points
