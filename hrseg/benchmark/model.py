@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import hrseg
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed, missing
+from hrseg.benchmark.plain_scripts.network import CLASSES, Head
 from hrseg.fast import engines, torch_private
 from hrseg.fast.fused_graph import fuse_model, in_channels_last
 from hrseg.fast.optimize import optimize
@@ -123,7 +124,7 @@ def _stock(engine: str, model: nn.Module, image: Tensor) -> Side:
 
 def _smp_default() -> nn.Module:
     """smp's default features, 128 to 1024 channels, under hrseg's head."""
-    model = hrseg.HRNetV2("tu-hrnet_w18", classes=textbook.CLASSES).eval()
+    model = hrseg.HRNetV2("tu-hrnet_w18", classes=CLASSES).eval()
     assert isinstance(model, smp.base.SegmentationModel)
     return model
 
@@ -143,7 +144,7 @@ def head(options: Options, backward: bool) -> Case:
     channels = [width * 2**r for r in range(4)]
     divisor = 2 if backward else 1  # of the image: as in training
     size = [side // 4 // divisor for side in options.size]
-    theirs = textbook.Head(channels).to(options.device)
+    theirs = Head(channels).to(options.device)
     ours = _Head(theirs, channels).to(options.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = [torch.randn(1, c, size[0] // 2**r, size[1] // 2**r).to(options.device) for r, c in enumerate(channels)]
     last = [x.contiguous(memory_format=torch.channels_last) for x in features]
@@ -185,7 +186,7 @@ def _of(module: nn.Module, inputs: list[Tensor]) -> Side:
 class _Head(nn.Module):
     """hrseg's head with the weights of the textbook's: four features to logits at 1/4."""
 
-    def __init__(self, theirs: textbook.Head, channels: list[int]):
+    def __init__(self, theirs: Head, channels: list[int]):
         super().__init__()
         model = hrseg.models.hrnetv2.HRNetV2Decoder(channels)
         model.conv, model.bn, self.classify = theirs[0], theirs[1], theirs[3]  # type: ignore[assignment]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hrseg.benchmark import textbook
 from hrseg.benchmark.measure import Case, Options, Row, Side, computed
+from hrseg.benchmark.plain_scripts.network import CLASSES
 from hrseg.fast import torch_private
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 
@@ -60,7 +61,7 @@ def cases(options: Options) -> Iterator[Case]:
 def _batch(height: int, width: int, device: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 3, height, width, generator=generator)
-    target = torch.randint(0, textbook.CLASSES, (2, height, width), generator=generator)
+    target = torch.randint(0, CLASSES, (2, height, width), generator=generator)
     target[torch.rand(target.shape, generator=generator) < 0.1] = IGNORE
     return image.to(device), target.to(device)
 
