@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,9 +30,11 @@ class Cityscapes(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         path = self.images[index]
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image: Any = cv2.imread(str(path))
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         mask_path = str(path).replace("leftImg8bit.png", "gtFine_labelIds.png").replace("leftImg8bit", "gtFine")
-        mask = self.table[cv2.imread(mask_path, cv2.IMREAD_UNCHANGED)]
+        ids: Any = cv2.imread(mask_path, cv2.IMREAD_UNCHANGED)
+        mask = self.table[ids]
         normalised = ((image / 255 - MEAN) / STD).astype(np.float32)
         return torch.from_numpy(normalised).permute(2, 0, 1), torch.from_numpy(mask).long()
 

@@ -33,8 +33,9 @@ class CamVid(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         path = self.images[index]
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        mask = cv2.imread(str(self.masks / path.name), cv2.IMREAD_UNCHANGED)
+        image: Any = cv2.imread(str(path))
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        mask: Any = cv2.imread(str(self.masks / path.name), cv2.IMREAD_UNCHANGED)
         mask[mask >= CLASSES] = 255
         sample = self.transform(image=image, mask=mask)
         return sample["image"], sample["mask"].long()
