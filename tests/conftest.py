@@ -20,7 +20,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("long", max_examples=300, deadline=None, suppress_health_check=QUIET)
 
-pytest_plugins = ["tests.shapes"]
+pytest_plugins = ["tests.shapes", "tests.browser"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HRSEG_SHARED", ROOT.parent / "shared"))

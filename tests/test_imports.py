@@ -30,6 +30,7 @@ DOORS = {
     "faster_coco_eval": "hrseg/importing/rle.py",
     "shapely": "hrseg/importing/polygons.py",
     "defusedxml": "hrseg/importing/text_files.py",
+    "av": "hrseg/predict/films.py",
 }
 FILES = sorted((ROOT / "hrseg").rglob("*.py"))
 

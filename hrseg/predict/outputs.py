@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from hrseg.errors import DataError
+from hrseg.predict.films import film_ending
 from hrseg.predict.input_files import Input
 from hrseg.predict.writer import class_index_paths
 from hrseg.report import pictures
@@ -47,7 +48,7 @@ class Outputs:
     def paths(self, one: Input, space: LabelSpace) -> list[Path]:
         """All files of one input; the first is written last, and says what it was made from."""
         if one.is_video:
-            return [self.folder / "overlay" / f"{one.name}{ending}" for ending in (".json", ".mp4")]
+            return [self.folder / "overlay" / f"{one.name}{ending}" for ending in (".json", film_ending())]
         paths = [self.folder / f"{path}.png" for path in class_index_paths(one.name, space)]
         paths += [self.folder / kind / f"{one.name}.png" for kind in ("colors", "overlay") if getattr(self, kind)]
         return paths + [self.folder / "probabilities" / f"{one.name}.npz"] * self.probabilities

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 
 from hrseg.console import progress
-from hrseg.errors import DataError, HrsegError
+from hrseg.errors import DataError
 from hrseg.files import whole_file, write_json
 from hrseg.predict.bands import Band, class_shares
+from hrseg.predict.films import WAY_OUT, Film, open_film
 from hrseg.predict.input_files import Input
 from hrseg.predict.outputs import Outputs
 from hrseg.predict.predictor import Predictor
@@ -19,13 +20,11 @@ from hrseg.predict.writer import PredictionWriter
 from hrseg.report import pictures
 from hrseg.task import LabelSpace
 
-WAY_OUT = "Free space there or choose another --out."
-
 
 def predict_video(
     predictor: Predictor, one: Input, outputs: Outputs, batch: int, tally: Tally, *, quiet: bool = False
 ) -> None:
-    """A video with the classes over it, overlay/NAME.mp4 (without sound), and overlay/NAME.json: frames, class shares.
+    """A video with the classes over it, overlay/NAME.mp4 or .webm, and overlay/NAME.json: frames, class shares.
 
     quiet: no bar over its frames.
     Raises DataError where it cannot be read, HrsegError where the result cannot be written.
@@ -37,20 +36,17 @@ def predict_video(
     sidecar, path = outputs.paths(one, predictor.space)
     text = outputs.text(one)
     pixels, frames = np.zeros(len(predictor.space.classes), np.int64), 0
-    drawn: cv2.VideoWriter | None = None
+    film: Film | None = None
     bar = progress(expected if expected > 0 else None, one.path.name, "frame", shown=not quiet)
     try:
         with whole_file(path, way_out=WAY_OUT) as temporary:
-            while images := _next_frames(video, batch):
-                if drawn is None:
+            while read := _next_frames(video, batch):
+                images, times = zip(*read, strict=True)
+                if film is None:
                     height, width = images[0].shape[:2]
-                    fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-                    drawn = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, fourcc, rate or 25.0, (width, height))
-                    if not drawn.isOpened():
-                        raise HrsegError(path, "cannot be written.", WAY_OUT)
-                for image, band in zip(images, _frame_bands(predictor, images), strict=True):
-                    overlay = pictures.overlay(image, band.labels, predictor.space)
-                    drawn.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+                    film = open_film(temporary, one.path, (height, width), rate or 25.0)
+                for image, time_s, band in zip(images, times, _frame_bands(predictor, images), strict=True):
+                    film.write(pictures.overlay(image, band.labels, predictor.space), time_s)
                     if outputs.frames:
                         _write_frame(outputs, f"{one.name}/{frames:06}", predictor.space, band)
                     pixels += pictures.pixels_per_class(band.labels, predictor.space)
@@ -58,16 +54,17 @@ def predict_video(
                     frames += 1
                     bar.update()
                 show_confidence(bar, tally)
-            if drawn is None:
+            if film is None:
                 raise DataError(one.path, "holds no frame that can be decoded.")
-            drawn.release()
+            about, film = film.close(), None
         found = class_shares(pixels, frames * height * width, predictor.space)
-        write_json(sidecar, text | {"frames": frames, "frames_a_second": rate, "shares": found})
+        write_json(sidecar, text | {"frames": frames, "frames_a_second": rate, "film": about, "shares": found})
+        tally.notes[f"film written as {about}"] += 1
     finally:
         bar.close()
         video.release()
-        if drawn is not None:
-            drawn.release()
+        if film is not None:
+            film.discard()
     if frames < expected - 1:
         tally.notes[f"{one.path}: {frames} of the {expected} frames it announces could be read"] += 1
 
@@ -78,15 +75,15 @@ def _write_frame(outputs: Outputs, name: str, space: LabelSpace, band: Band) -> 
         writer.write(band)
 
 
-def _next_frames(video: cv2.VideoCapture, count: int) -> list[np.ndarray]:
-    """The next frames, uint8 RGB [H, W, 3]; fewer at the end."""
-    images = []
-    for _ in range(count):
+def _next_frames(video: cv2.VideoCapture, count: int) -> list[tuple[np.ndarray, float]]:
+    """The next frames, uint8 RGB [H, W, 3], and their times in seconds; fewer at the end."""
+    found: list[tuple[np.ndarray, float]] = []
+    while len(found) < count:
         there, frame = video.read()
         if not there:
             break
-        images.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    return images
+        found.append((cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), video.get(cv2.CAP_PROP_POS_MSEC) / 1000))
+    return found
 
 
 def _frame_bands(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Band]:
