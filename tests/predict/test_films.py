@@ -105,8 +105,8 @@ def test_without_pyav_a_film_is_vp9_in_webm_and_says_so(predictor, tmp_path, mon
 
 def test_a_film_that_cannot_be_written_is_told(tmp_path):
     path = source(tmp_path / "a.mp4")
-    with pytest.raises(HrsegError, match=r"cannot be written"):
-        films.open_film(tmp_path / "nowhere" / "b.mp4", path, (32, 64), 25.0)
+    with pytest.raises(HrsegError, match=r"cannot be written.*another --out"):
+        films.open_film(tmp_path / "nowhere" / "b.mp4", path, (32, 64), 25.0).close()
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".webm"])
