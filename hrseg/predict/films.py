@@ -100,8 +100,11 @@ class _Sound:
     """The first sound track of a film, copied packet by packet into another film beside its frames."""
 
     def __init__(self, av: Any, source: Path, file: Any):
-        self._av, self._file, self._ahead = av, file, None
-        self.about, self._packets, self._source = "its source has no sound", iter(()), None
+        self._av, self._file = av, file
+        self._source: Any = None
+        self._ahead: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self.about = "its source has no sound"
         try:
             self._source = av.open(str(source))
         except av.FFmpegError as error:
