@@ -7,6 +7,7 @@ files again. A find becomes a test in tests/test_finds.py.
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import pickle
@@ -127,7 +128,26 @@ def annotation_files() -> list[bytes]:
             for i, area in enumerate(areas)
         ],
     }
-    return [json.dumps(plain).encode() for plain in (coco,)]
+    kinds = {"polygon": [[1, 1], [6, 1], [6, 8.5]], "circle": [[3, 3], [3, 5]], "rectangle": [[1, 1], [4, 6]]}
+    kinds |= {"linestrip": [[1, 1], [4, 4], [1, 7]], "mask": [[1, 1], [4, 4]]}
+    blob = io.BytesIO()
+    Image.fromarray(np.eye(4, dtype=np.uint8) * 255).save(blob, "PNG")
+    mask = base64.b64encode(blob.getvalue()).decode()
+    shapes = [{"label": k, "points": p, "shape_type": k, "group_id": None, "mask": mask} for k, p in kinds.items()]
+    labelme = {"shapes": shapes, "imagePath": "a.png", "imageData": None, "imageHeight": 9, "imageWidth": 7}
+    return [json.dumps(plain).encode() for plain in (coco, labelme, {**labelme, "imagePath": "", "imageData": mask})]
+
+
+def xml_files() -> list[bytes]:
+    """CVAT's, about the same image."""
+    shapes = """<polygon label="cat" points="1.0,1.5;6,1;6,8" z_order="1"></polygon>
+    <box label="dog" xtl="1" ytl="1" xbr="3.5" ybr="4"/>
+    <mask label="dog" rle="1, 2, 3, 2, 1" left="2" top="3" width="3" height="3"/>"""
+    labels = "".join(f"<label><name>{name}</name><color>#0102ff</color></label>" for name in ("cat", "dog"))
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    image = f'<image id="0" name="a.png" width="7" height="9">{shapes}</image>'
+    entities = '<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]>'
+    return [f"{head}<annotations>{meta}{image}</annotations>".encode() for head in ('<?xml version="1.0"?>', entities)]
 
 
 # Mutations
@@ -196,7 +216,7 @@ def read_annotations(path: Path) -> None:
             shutil.rmtree(out, ignore_errors=True)
             assert {*path.parent.iterdir()} == {path, image}, "something was left behind"
 
-    for name in (None, "coco", "coco_panoptic"):
+    for name in (None, *FORMATS_OF[path.suffix]):
         quiet(partial(read, name))
 
 
@@ -207,11 +227,13 @@ def quiet(read: Callable[[], object]) -> None:
         assert str(error.where) and error.what, "an error without a place or a reason"
 
 
+FORMATS_OF = {".json": ("coco", "coco_panoptic", "labelme"), ".xml": ("cvat",)}
 READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]] = {
     "settings": (settings_files, read_settings, ".yaml"),
     "checkpoint": (checkpoint_files, read_checkpoint, ".pth"),
     "picture": (pictures, read_picture, ".png"),
     "annotations": (annotation_files, read_annotations, ".json"),
+    "annotations in XML": (xml_files, read_annotations, ".xml"),
 }
 
 

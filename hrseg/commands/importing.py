@@ -68,6 +68,13 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     add("--format", metavar="NAME", help="the format, where it is not recognised")
     add("--images", type=Path, metavar="DIR", help="the folder with the images, if they are not beside the annotations")
     add("--unlabelled", choices=("background", "ignore"), help="what pixels are that no annotation covers")
+    add("--line-width", type=_positive, metavar="N", help="of Labelme's lines, in pixels (default: 10)")
     add("--copy", action="store_true", help="copy images instead of linking them")
     add("--skip-broken", action="store_true", help="leave out what is broken, and count it")
     return options.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 9999")
+    return int(text)

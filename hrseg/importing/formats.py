@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hrseg.data.images import walk
 from hrseg.errors import DataError, HrsegError, nearest
-from hrseg.importing import coco, panoptic, roboflow_masks
+from hrseg.importing import coco, cvat, labelme, panoptic, roboflow_masks, voc
 from hrseg.importing.records import Options, Source, Tree
 
 
@@ -26,6 +26,9 @@ FORMATS = {
     "coco_panoptic": Format(panoptic.read, panoptic.recognises, IMAGES),
     "roboflow_masks": Format(roboflow_masks.read, roboflow_masks.recognises),
     "coco": Format(coco.read, coco.recognises, IMAGES),
+    "labelme": Format(labelme.read, labelme.recognises, IMAGES | {"line_width"}),
+    "voc": Format(voc.read, voc.recognises, IMAGES),
+    "cvat": Format(cvat.read, cvat.recognises, IMAGES),
 }
 OPTIONS = ("images", "line_width", "soft", "classes", "class_field", "tile", "val_share")
 

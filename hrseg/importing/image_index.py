@@ -6,7 +6,7 @@ A name in an annotation is only ever compared with files that are there: no path
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from hrseg.data.images import IMAGE_ENDINGS, ending_of, walk
@@ -29,9 +29,10 @@ class ImageIndex:
                 name = path[start:].replace("\\", "/")
                 if ending_of(path) in (*IMAGE_ENDINGS, *CONVERTED) and not name.startswith(tuple(but)):
                     self.by_path.setdefault(name, Path(path))
+        self._stems: dict[str, list[str]] = {}
         for name in self.by_path:
-            for key in {name, PurePosixPath(name).name}:
-                self._ends.setdefault(key, []).append(name)
+            self._ends.setdefault(PurePosixPath(name).name, []).append(name)
+            self._stems.setdefault(PurePosixPath(name).stem, []).append(name)
 
     def find(self, name: str, folder: str = "") -> str:
         """The key in `by_path` of an image that an annotation names.
@@ -43,11 +44,19 @@ class ImageIndex:
         for place in (f"{folder}/{wanted}" if folder else wanted, wanted):
             if place in self.by_path:
                 return place
-        parts = PurePosixPath(wanted).parts
-        fitting = [path for path in self._ends.get(parts[-1] if parts else "", ()) if path]
+        return self._fitting(wanted, folder, self._ends, lambda path: path)
+
+    def find_stem(self, name: str, folder: str = "") -> str:
+        """The same for a name without ending."""
+        return self._fitting(name, folder, self._stems, lambda path: path.rpartition(".")[0])
+
+    def _fitting(self, name: str, folder: str, known: Mapping[str, Sequence[str]], end_of: Callable[[str], str]) -> str:
+        """The one path with the longest end in common with a name; of several that in `folder`."""
+        parts = PurePosixPath(name).parts
+        fitting = known.get(parts[-1] if parts else "", ())
         for length in range(len(parts), 0, -1):
             end = "/".join(parts[-length:])
-            found = [path for path in fitting if path == end or path.endswith("/" + end)]
+            found = [path for path in fitting if f"/{end_of(path)}".endswith(f"/{end}")]
             near = [path for path in found if folder and path.startswith(folder + "/")]
             if len(near) == 1 or len(found) == 1:
                 return (near if len(near) == 1 else found)[0]
@@ -91,6 +100,11 @@ def _name(parts: Sequence[str]) -> str:
     parts = [*parts[:-1], PurePosixPath(parts[-1]).stem]
     clean = [re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\\:]", "_", part).strip().lstrip(".") or "_" for part in parts]
     return "/".join(clean)
+
+
+def split_in_folders(path: str) -> str | None:
+    """The split that one of the folders of a path stands for, the innermost first."""
+    return next((split for part in reversed(path.split("/")[:-1]) if (split := split_of(part))), None)
 
 
 def split_of(name: str) -> str | None:

@@ -87,9 +87,12 @@ def _of_runs(counts: Any, size: Size) -> dict:
         if len(counts) > 8 * height * width + 8 or not COMPRESSED.fullmatch(counts):
             raise BrokenError("its run lengths are damaged.")
         rle = {"size": [height, width], "counts": counts.encode("ascii")}
-        counts = _library().toUncompressedRLE([rle])[0]["counts"]
+        try:
+            counts = _library().toUncompressedRLE([rle])[0]["counts"]
+        except ValueError:  # more than the size
+            counts = []
         if sum(counts) != height * width:
-            raise BrokenError(f"its run lengths add up to {sum(counts)} pixels, the image has {height * width}.")
+            raise BrokenError(f"its run lengths do not add up to the {height * width} pixels of the image.")
         return rle
     if not isinstance(counts, list) or not all(type(v) is int and 0 <= v <= height * width for v in counts):
         raise BrokenError("its run lengths are not counts of pixels.")

@@ -109,7 +109,7 @@ def each(
         where = f"{path}, {name} {_entry_id(entry, number)}"
         found = checked(model, entry, where)
         if isinstance(found, Problem):
-            problems.append(found if name == "annotation" else found._replace(kind="image"))
+            problems.append(found._replace(kind="image") if name == "image" else found)
         else:
             yield where, found
 
