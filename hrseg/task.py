@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -66,6 +66,11 @@ class LabelSpace:
         return 0 if self.task is Task.BINARY or (self.task is Task.MULTICLASS and named) else None
 
     @property
+    def nodata_index(self) -> int:
+        """What predicted class indices are where the image has no data: 255; 65535 for more than 255 classes."""
+        return 255 if self.task is Task.MULTILABEL or len(self.classes) <= 255 else 65535
+
+    @property
     def palette(self) -> np.ndarray:
         """uint8 [256, 3]: the colour of each index; black where there is no class."""
         palette = np.zeros((256, 3), np.uint8)
@@ -87,13 +92,22 @@ class LabelSpace:
         return cls(classes, Task(plain["task"]), plain["ignore_index"])
 
 
+def full_range(dtype: np.dtype) -> tuple[float, float]:
+    """The values that images of a number type have if nothing else is known: 0 to 255, 0 to 65535, float 0 to 1."""
+    return (0.0, float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0)
+
+
 @dataclass(frozen=True)
 class Normalisation:
-    """Value v of channel c becomes ((v - low) / (high - low) - mean[c]) / std[c], with (low, high) = input_range[c]."""
+    """Value v of channel c becomes ((v - low) / (high - low) - mean[c]) / std[c], with (low, high) = input_range[c].
+
+    image_type: the number type of the images that it was made for, uint8, uint16 or float32; None: not known.
+    """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     input_range: tuple[tuple[float, float], ...] = ((0.0, 255.0),) * 3
+    image_type: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == len(self.input_range):
@@ -109,12 +123,16 @@ class Normalisation:
         return cls((0.0,) * channels, (1.0,) * channels, ((0.0, 1.0),) * channels)
 
     def to_plain(self) -> dict[str, Any]:
-        return {key: [list(v) if isinstance(v, tuple) else v for v in values] for key, values in asdict(self).items()}
+        ranges = [list(pair) for pair in self.input_range]
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "input_range": ranges}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Sequence]) -> Normalisation:
+    def from_plain(cls, plain: Mapping[str, Any]) -> Normalisation:
         ranges = tuple((float(low), float(high)) for low, high in plain["input_range"])
-        return cls(tuple(plain["mean"]), tuple(plain["std"]), ranges)
+        image_type = plain.get("image_type")
+        if image_type not in (None, "uint8", "uint16", "float32"):
+            raise ValueError(f"images of {image_type}")
+        return cls(tuple(plain["mean"]), tuple(plain["std"]), ranges, image_type)
 
 
 class Sample(NamedTuple):

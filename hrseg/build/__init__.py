@@ -4,7 +4,16 @@ Below it nobody takes a `Config`: `hrseg.build.training` and `hrseg.build.evalua
 training and evaluation follow.
 """
 
-from hrseg.build.datasets import cache_dir, cached, data_sets, dataset, normalisation, train_transform
+from hrseg.build.datasets import (
+    cache_dir,
+    cached,
+    data_sets,
+    dataset,
+    dataset_for_model,
+    normalisation,
+    taken_images,
+    train_transform,
+)
 from hrseg.build.networks import convert_sync_bn, criterion, device, model, model_class
 from hrseg.build.pieces import dotted_paths, piece
 
@@ -15,11 +24,13 @@ __all__ = [
     "criterion",
     "data_sets",
     "dataset",
+    "dataset_for_model",
     "device",
     "dotted_paths",
     "model",
     "model_class",
     "normalisation",
     "piece",
+    "taken_images",
     "train_transform",
 ]

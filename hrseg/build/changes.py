@@ -14,7 +14,7 @@ from hrseg import distributed
 from hrseg.config import Config, DataConfig, ModelConfig
 from hrseg.data.dataset import Dataset
 from hrseg.errors import ConfigError
-from hrseg.task import LabelSpace
+from hrseg.task import LabelSpace, Normalisation
 
 # With the options of the piece itself, these say what model it is, and on which data.
 MEANING = {
@@ -80,6 +80,14 @@ def require_same_data(saved: Mapping[str, Any], train_set: Dataset, val_set: Dat
         what = f"the training and validation images are not those of the checkpoint: {then} then, {today} now"
         what += "." if then != today else ", under other names."
         raise ConfigError("--resume", what, "Are all files there? For other data: model.weights=PATH.")
+
+
+def require_same_values(before: Normalisation, now: Normalisation) -> None:
+    """Raise ConfigError if the training images have another range of values than the checkpoint's."""
+    if before.input_range != now.input_range:
+        then, today = (", ".join(dict.fromkeys(f"{a:g} to {b:g}" for a, b in n.input_range)) for n in (before, now))
+        what = f"the training images have values of {today}, those of the checkpoint had {then}."
+        raise ConfigError("--resume", what, "Are these the same files? For other data: model.weights=PATH.")
 
 
 def data_identity(train_set: Dataset, val_set: Dataset) -> dict[str, list[Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,9 @@ from hrseg.config import AugmentConfig, Config, check_options
 from hrseg.data import DATASETS, cache, folds
 from hrseg.data.checks import require_sound
 from hrseg.data.dataset import Dataset, as_dataset
+from hrseg.data.fitted import FittedDataset, fitted, image_kind
 from hrseg.errors import ConfigError, DataError
-from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task
+from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task, full_range
 
 if TYPE_CHECKING:
     from hrseg.data.transforms import TrainTransform
@@ -40,8 +43,34 @@ def dataset(config: Config, split: str) -> Dataset:
 
 
 def data_sets(config: Config) -> dict[str, Dataset]:
-    """The training and the validation set, by the names of their splits."""
-    return {split: dataset(config, split) for split in (config.data.train_split, config.data.val_split)}
+    """The training and the validation set, by the names of their splits.
+
+    Validation images get the channels and the range of values of the training images. Raises DataError where they
+    cannot, or where it is not certain what their values mean.
+    """
+    train, val = config.data.train_split, config.data.val_split
+    sets = {split: dataset(config, split) for split in (train, val)}
+    taken = taken_images(config, sets[train])
+    if val != train and taken is not None:
+        sets[val] = fitted(sets[val], taken, f"images of split '{val}'", f"split '{train}'")
+    return sets
+
+
+def dataset_for_model(config: Config, split: str, normalisation: Normalisation) -> Dataset:
+    """A split as a model with this normalisation takes it. Raises DataError as `data_sets` does."""
+    return fitted(dataset(config, split), normalisation, f"images of split '{split}'")
+
+
+def taken_images(config: Config, train_set: Dataset) -> Normalisation | None:
+    """What images a model of this training set takes: channels, range and type; mean and std are left out.
+
+    None: the images cannot be read.
+    """
+    kind = image_kind(train_set)
+    if kind is None:
+        return None
+    plain, ranges = Normalisation.none(kind.channels), input_ranges(config, kind.channels, kind.dtype)
+    return replace(plain, input_range=ranges, image_type=_type_name(kind.dtype))
 
 
 def _split(config: Config, split: str) -> Dataset:
@@ -64,6 +93,8 @@ def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: b
     data = config.data
     if data.cache == "none":
         return dataset
+    if isinstance(dataset, FittedDataset):
+        return dataset.over(cached(config, dataset.whole, renew=renew, progress=progress))
     return cache.cached_dataset(
         dataset, data.cache, cache_dir(config), data.root, workers=data.workers, renew=renew, progress=progress
     )
@@ -75,14 +106,20 @@ def cache_dir(config: Config) -> Path:
 
 
 def train_transform(
-    augment: AugmentConfig, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
+    augment: AugmentConfig,
+    space: LabelSpace,
+    *,
+    channels: int = 3,
+    dtype: type | np.dtype = np.uint8,
+    low: Sequence[float] | None = None,
 ) -> TrainTransform:
     """The `augment` section as a function of a sample and a random generator; see `transforms.train_transform`."""
     from hrseg.data import transforms
 
     values = {name: getattr(augment, name) for name in type(augment).model_fields}
     values["jitter"] = augment.jitter and augment.jitter.model_dump()
-    return transforms.train_transform(transforms.Augmentation(**values), space, channels=channels, dtype=dtype)
+    augmentation = transforms.Augmentation(**values)
+    return transforms.train_transform(augmentation, space, channels=channels, dtype=dtype, low=low)
 
 
 def normalisation(config: Config, sample: Sample, known: Normalisation | None = None) -> Normalisation:
@@ -101,14 +138,24 @@ def normalisation(config: Config, sample: Sample, known: Normalisation | None = 
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise ConfigError(f"data.{name}", f"has {len(values)} entries, but the images have {channels} channels.")
-    ranges = data.input_range
+    dtype = sample.image.dtype
+    return Normalisation(tuple(mean), tuple(std), input_ranges(config, channels, dtype), _type_name(dtype))
+
+
+def _type_name(dtype: np.dtype) -> str | None:
+    return dtype.name if dtype in (np.uint8, np.uint16, np.float32) else None
+
+
+def input_ranges(config: Config, channels: int, dtype: np.dtype) -> tuple[tuple[float, float], ...]:
+    """The values of each channel that become 0 and 1: `data.input_range`, else the whole range of the images' type."""
+    ranges = config.data.input_range
     if ranges is None:
-        ranges = (0.0, float(np.iinfo(sample.image.dtype).max) if sample.image.dtype.kind in "ui" else 1.0)
+        ranges = full_range(dtype)
     if isinstance(ranges, tuple):
         ranges = [ranges] * channels
     if len(ranges) != channels:
         raise ConfigError("data.input_range", f"has {len(ranges)} entries, but the images have {channels} channels.")
-    return Normalisation(tuple(mean), tuple(std), tuple((float(low), float(high)) for low, high in ranges))
+    return tuple((float(low), float(high)) for low, high in ranges)
 
 
 def _usual_statistics(config: Config, channels: int) -> tuple[list[float], list[float]]:

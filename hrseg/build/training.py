@@ -13,16 +13,17 @@ from torch import nn
 from hrseg import distributed, models, weights
 from hrseg.build import memory
 from hrseg.build import optimizer as optimizers
-from hrseg.build.changes import require_same_data, require_same_meaning
-from hrseg.build.datasets import cached, data_sets, normalisation, train_transform
+from hrseg.build.changes import require_same_data, require_same_meaning, require_same_values
+from hrseg.build.datasets import cached, data_sets, input_ranges, normalisation, taken_images, train_transform
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class
 from hrseg.config import Config, OptimConfig, TrainConfig
 from hrseg.data.checks import find_problems, refuse_problems
 from hrseg.data.dataset import Dataset
+from hrseg.data.image_checks import value_warnings
 from hrseg.data.loader import iterations_per_epoch
 from hrseg.data.transforms import TrainTransform
-from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 from hrseg.losses import CombinedLoss
 from hrseg.models.hrnet import HRNet
@@ -115,16 +116,19 @@ def training_plan(
     optimizers.optimizer_class(config.optim)
     batch_size = batch_size_of_process(config.train)
     loss = criterion(config, train_set.space)
-    _require_same_channels(train_set, val_set)
 
     def require_sound_files() -> None:
         if check and config.data.check and distributed.is_main():
             refuse_problems(find_problems(sets, workers=config.data.workers), sets)
+            taken = taken_images(config, train_set)
+            for warning in value_warnings(sets, taken) if taken else []:
+                log.warning(f"warning: {warning}")
 
     sample = _first_sample(train_set, require_sound_files)
     memory.require_room_for_samples(config.augment, sample)
     channels, dtype = sample.image.shape[2], sample.image.dtype
-    transform = train_transform(config.augment, train_set.space, channels=channels, dtype=dtype)
+    low = [darkest for darkest, _ in input_ranges(config, channels, dtype)]
+    transform = train_transform(config.augment, train_set.space, channels=channels, dtype=dtype, low=low)
     require_sound_files()
     distributed.wait_for_main()
 
@@ -183,12 +187,6 @@ def _first_sample(train_set: Dataset, require_sound_files: Callable[[], None]) -
         raise
 
 
-def _require_same_channels(train_set: Dataset, val_set: Dataset) -> None:
-    if train_set.in_channels != val_set.in_channels:
-        what = f"training images have {train_set.in_channels} channels, validation images {val_set.in_channels}."
-        raise DataError("data", what, "Bring them to the same kind.")
-
-
 def _starting_network(
     config: Config, space: LabelSpace, sample: Sample, saved: Mapping[str, Any] | None
 ) -> tuple[nn.Module, Normalisation]:
@@ -204,6 +202,8 @@ def _starting_network(
         start = weights.read_checkpoint(config.model.weights.removesuffix("#encoder"))
         known = weights.inspect(start).normalisation
     ranges = normalisation(config, sample, known)
+    if saved is not None:
+        require_same_values(Normalisation.from_plain(saved["normalisation"]), ranges)
     network = model(config, space, ranges.channels, pretrained=saved is None)
     if start is not None:
         log.info(str(weights.load(network, start, encoder_only=str(config.model.weights).endswith("#encoder"))))

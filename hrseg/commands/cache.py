@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     from hrseg import config as settings
     from hrseg.data.cache import CachedDataset, clear_caches
     from hrseg.data.checks import require_sound
+    from hrseg.data.fitted import FittedDataset
 
     config = settings.load(args.config, args.settings)
     folder = build.cache_dir(config)
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     if config.data.check:
         require_sound(datasets, workers=config.data.workers)
     for split, dataset in datasets.items():
+        dataset = dataset.whole if isinstance(dataset, FittedDataset) else dataset  # what files hold is cached
         cached = build.cached(config, dataset, renew=True)
         assert isinstance(cached, CachedDataset)  # data.cache is not none
         print(f"{split}: {len(cached)} samples in {cached.folder}")

@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     from hrseg import build, installed_packages
     from hrseg import config as settings
     from hrseg.data import checks
+    from hrseg.data.image_checks import value_warnings
     from hrseg.report import data_summary
 
     config = settings.load(args.config, args.settings)
@@ -45,9 +46,11 @@ def main(argv: Sequence[str]) -> int:
     print(data_summary.class_table(space, examinations))
     print(data_summary.weighted_loss(space, examinations[train_split]))
     path = args.sheet or (config.run.dir or Path("runs") / Path(args.config).stem) / "data.png"
-    data_summary.save_data_sheet(datasets, lambda sample: build.normalisation(config, sample), path)
+    taken = build.normalisation(config, datasets[train_split][0])
+    data_summary.save_data_sheet(datasets, taken, path)
     print(f"images and their labels: {path}")
-    for warning in data_summary.data_warnings(space, examinations, train_split):
+    warnings = [*data_summary.data_warnings(space, examinations, train_split), *value_warnings(datasets, taken)]
+    for warning in warnings:
         print(f"warning: {warning}")
     return 0
 

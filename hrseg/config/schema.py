@@ -187,7 +187,9 @@ class AugmentConfig(Section):
     flip: Share = 0.5
     """The share of images whose left and right are exchanged."""
     jitter: JitterConfig | None = None
-    """Colour jitter, as below."""
+    """Colour jitter, as below. Images other than grey or RGB of 8 bits get brightness and contrast alone, with the same
+    factors for all channels.
+    """
     extra: list[dict[str, Any]] = []
     """Transforms of albumentations by name, `{name: GaussianBlur, p: 0.3}`; they come last."""
 

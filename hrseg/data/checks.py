@@ -17,8 +17,9 @@ import numpy as np
 from hrseg.console import progress as progress_bar
 from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
+from hrseg.data.image_checks import image_problems
 from hrseg.data.images import inspect_image, read_mask
-from hrseg.data.pairs import size_mismatch, takes_channels, value_ranges
+from hrseg.data.pairs import size_mismatch, value_ranges
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import Task
 
@@ -216,11 +217,7 @@ def _look_at_files(dataset: Dataset, i: int, digests: bool) -> _PairResult:
         info = inspect_image(image_path)
         size = (info.height, info.width)
         digest = hashlib.blake2b(image_path.read_bytes(), digest_size=16).digest() if digests else b""
-        if dataset.in_channels and not takes_channels(info.channels, dataset.in_channels):
-            problems.append(f"{image_path}: has {info.channels} channels, the data set {dataset.in_channels}.")
-        first = dataset.image_type()
-        if first and info.dtype != first:
-            problems.append(f"{image_path}: has {info.dtype} values, the first image of the split {first}.")
+        problems += image_problems(image_path, info, dataset)
     except DataError as error:
         problems.append(str(error))
     paths = _listed(masks)
@@ -228,7 +225,7 @@ def _look_at_files(dataset: Dataset, i: int, digests: bool) -> _PairResult:
     problems += [f"{image_path}: has no mask, there is no {path}." for path in missing]
     if paths and not missing:
         try:
-            target = dataset.read_target(i)
+            target = dataset.read_target(i) if problems else dataset.sample_target(i)
         except DataError as error:
             problems.append(str(error))
             values = _values_of(paths[0])

@@ -81,6 +81,14 @@ class Dataset:
         """The target of a sample alone: class indices [H, W], or {0, 1, ignore} [L, H, W]; None without targets."""
         return self[i].target
 
+    def sample_target(self, i: int) -> np.ndarray | None:
+        """The target as `self[i]` has it: ignored also where the image has no data."""
+        return self.read_target(i)
+
+    def read_valid_image(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image of a sample alone; and bool [H, W], where it has data, or None: everywhere."""
+        return self[i].image, None
+
     def image_size(self, i: int) -> tuple[int, int]:
         """(height, width) of an image, which predictions have where there is no target."""
         height, width = self[i].image.shape[:2]
@@ -207,6 +215,12 @@ class WrappedDataset(Dataset):
 
     def read_target(self, i: int) -> np.ndarray | None:
         return self.whole.read_target(self.place(i))
+
+    def sample_target(self, i: int) -> np.ndarray | None:
+        return self.whole.sample_target(self.place(i))
+
+    def read_valid_image(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.whole.read_valid_image(self.place(i))
 
     def image_size(self, i: int) -> tuple[int, int]:
         return self.whole.image_size(self.place(i))

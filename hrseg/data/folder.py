@@ -16,7 +16,6 @@ from hrseg.data.compact_strings import compact_names, compact_paths
 from hrseg.data.images import (
     IMAGE_ENDINGS,
     MASK_ENDINGS,
-    inspect_image,
     list_files,
     read_mask,
     read_palette,
@@ -88,7 +87,7 @@ class Folder(Pairs):
             raise DataError(self.root / "images", "no such folder.", f"data.root is the folder with {LAYOUT}")
         self._read_classes(Path(classes) if classes is not None else self.root / "classes.yaml")
         self._find_masks(self._find_images(val_share))
-        self.in_channels = inspect_image(self.images[0]).channels
+        self.in_channels = self.common_kind().channels
 
     # Classes
 

@@ -61,7 +61,7 @@ def fold_of_each(dataset: Dataset, folds: int) -> np.ndarray:
     """
     pixels = np.zeros((len(dataset), len(dataset.space.classes)), np.int64)
     for i in range(len(dataset)):
-        target = dataset.read_target(i)
+        target = dataset.sample_target(i)
         if target is None:
             raise DataError(dataset.names[i], "has no labels.", "Folds divide a split that has them.")
         if dataset.space.task is Task.MULTILABEL:

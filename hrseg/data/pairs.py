@@ -10,8 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
-from hrseg.data.images import inspect_image, read_image, read_mask
+from hrseg.data.images import ImageKind, common_kind, decode_image, inspect_image, read_mask
+from hrseg.data.images.decoding import both_valid
+from hrseg.data.images.kinds import with_channels
 from hrseg.errors import DataError
 from hrseg.task import IGNORE_INDEX, Sample, SegmentationClass
 
@@ -27,7 +30,7 @@ class Pairs(Dataset):
     images: Sequence[Path]
     targets: Sequence[Path] | None
     checked_by_file = True
-    _dtype: np.dtype | None = None  # of the first image
+    _kind: ImageKind | None = None
 
     @property
     def classes(self) -> tuple[SegmentationClass, ...]:
@@ -38,10 +41,11 @@ class Pairs(Dataset):
 
     def __getitem__(self, i: int) -> Sample:
         """The decoded image and target. Raises DataError with the path of the file that cannot be used."""
-        image, target = self.read_image(i), self.read_target(i)
+        image, valid = self.read_valid_image(i)
+        target = self.read_target(i)
         if target is not None and target.shape[-2:] != image.shape[:2]:
             raise DataError(self.images[i], size_mismatch(image.shape[:2], target.shape[-2:]))
-        return Sample(image, target, self.names[i])
+        return Sample(image, self._without_nodata(target, valid), self.names[i])
 
     def files(self, i: int) -> tuple[Path, Path | list[Path] | None]:
         return self.images[i], None if self.targets is None else self.targets[i]
@@ -54,23 +58,27 @@ class Pairs(Dataset):
         return self.names[i].rpartition("/")[0] or self.names[i]
 
     def read_image(self, i: int) -> np.ndarray:
-        """uint8, uint16 or float32 [H, W, C]. Grey images are repeated to three channels if the others are RGB."""
-        image = read_image(self.images[i])
-        if not takes_channels(image.shape[2], self.in_channels):
-            what = f"has {image.shape[2]} channels, the data set {self.in_channels}."
-            raise DataError(self.images[i], what, "All images of a data set have the same channels.")
-        if self._dtype is None and i == 0:
-            self._dtype = image.dtype
+        """uint8, uint16 or float32 [H, W, C], of `in_channels`: see `hrseg.data.images.kinds.with_channels`."""
+        return self.read_valid_image(i)[0]
+
+    def read_valid_image(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image; and bool [H, W], where it has data, or None: everywhere."""
+        image, alpha, valid = decode_image(self.images[i])
         if image.dtype != self.image_type():
-            what = f"has {image.dtype} values, the first image of the split {self.image_type()}."
+            what = f"has {image.dtype} values, most images of the split {self.image_type()}."
             raise DataError(self.images[i], what, "All images of a data set have the same type.")
-        return np.repeat(image, 3, axis=2) if image.shape[2] < self.in_channels else image
+        image, opaque = with_channels(self.images[i], image, alpha, self.in_channels, "the data set")
+        return image, both_valid(valid, opaque)
+
+    def common_kind(self) -> ImageKind:
+        """What most of the images are: their channels, and their type, which all others must have."""
+        if self._kind is None:
+            self._kind = common_kind(self.images)
+        return self._kind
 
     def image_type(self) -> np.dtype:
-        """The number type of the first image, which all others have."""
-        if self._dtype is None:
-            self._dtype = inspect_image(self.images[0]).dtype
-        return self._dtype
+        """The number type of most images, which all others must have."""
+        return self.common_kind().dtype
 
     def image_size(self, i: int) -> tuple[int, int]:
         info = inspect_image(self.images[i])
@@ -85,12 +93,27 @@ class Pairs(Dataset):
         path = self.targets[i]
         return self.to_indices(read_mask(path), path)
 
+    def sample_target(self, i: int) -> np.ndarray | None:
+        """As `Dataset.sample_target`. The image is read only if its head says that pixels may be without data."""
+        target = self.read_target(i)
+        if target is None or not inspect_image(self.images[i], whole=False).may_lack_data:
+            return target
+        return self._without_nodata(target, self.read_valid_image(i)[1])
+
+    def _without_nodata(self, target: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:
+        if target is None or valid is None or valid.shape != target.shape[-2:]:
+            return target
+        target[..., ~valid] = self.space.ignore_index
+        return target
+
     def meaning(self) -> dict[str, Any]:
         """What the values of the files become: a cache made with another meaning is not used."""
         table = self.table
         indices = {} if table is None else {str(value): int(table.index_of[value]) for value in table.values}
         space = {"task": self.space.task.value, "ignore_index": self.space.ignore_index}
-        return {**space, "indices": indices, "channels": self.in_channels}
+        tiff = any(str(path).lower().endswith((".tif", ".tiff")) for path in plain_strings(self.images))
+        nodata = {"nodata": "ignored"} if tiff else {}  # other formats were cached in the same way before
+        return {**space, "indices": indices, "channels": self.in_channels, **nodata}
 
 
 class ValueTable:
@@ -128,11 +151,6 @@ class ValueTable:
             )
             raise DataError(path, what, way_out)
         return indices
-
-
-def takes_channels(channels: int, in_channels: int) -> bool:
-    """Whether an image may belong to a data set of `in_channels`: grey images are repeated to three channels."""
-    return channels == in_channels or (channels, in_channels) == (1, 3)
 
 
 def masks_without_image(masks: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from hrseg.data.resize import CV2_CHANNELS, image_window, mask_window, resize, s
 from hrseg.errors import ConfigError, DataError, first_line, nearest
 from hrseg.task import LabelSpace, Sample, Task
 
+log = logging.getLogger(__name__)
+
 CROP_TRIES = 10
 PROBES = 8
 PROBE_SIZE = (96, 128)  # if no crop sets the size of the images
@@ -41,8 +44,8 @@ class Augmentation:
 
     short_side, long_side: pixels to which that side of the image is resized; at most one of them. scale: the range of a
     random factor on the size, in steps of scale_step from its lower end if that is given. crop: (height, width) of the
-    random window. max_class_share: the largest share of one class in it. jitter: parameters of albumentations'
-    ColorJitter. flip: the share of samples whose left and right are exchanged. extra: albumentations transforms,
+    random window. max_class_share: the largest share of one class in it. jitter: parameters of `color_jitter`. flip:
+    the share of samples whose left and right are exchanged. extra: albumentations transforms,
     {name: ..., parameter: ...}.
     """
 
@@ -113,6 +116,34 @@ class RandomFlip(A.HorizontalFlip):
         return img[:, ::-1] if many else cv2.flip(img, 1).reshape(img.shape)
 
 
+class ChannelJitter(A.ImageOnlyTransform):
+    """Brightness and contrast of images of any type and number of channels, as in ColorJitter.
+
+    brightness: each value's distance from the channel's darkest possible value (`low`) is multiplied by a factor from
+    1 - b to 1 + b; contrast: likewise its distance from the channel's mean. One factor for all channels, so that their
+    ratios stay. Integers stay in their type's range; floats are not clipped.
+    """
+
+    def __init__(self, brightness: float, contrast: float, low: Sequence[float], p: float = 1.0):
+        super().__init__(p=p)
+        self.brightness, self.contrast = brightness, contrast
+        self.low: np.ndarray = np.asarray(low, np.float32)
+
+    def get_params(self) -> dict[str, Any]:
+        """The two factors."""
+        by_name = {"brightness": self.brightness, "contrast": self.contrast}
+        return {name: self.py_random.uniform(1 - width, 1 + width) for name, width in by_name.items()}
+
+    def apply(self, img: np.ndarray, brightness: float, contrast: float, **params: Any) -> np.ndarray:
+        """The changed image [H, W, C], of the same type."""
+        bright = (img - self.low) * np.float32(brightness) + self.low
+        mean = bright.mean((0, 1), dtype=np.float64).astype(np.float32)
+        changed = (bright - mean) * np.float32(contrast) + mean
+        if img.dtype.kind == "f":
+            return changed
+        return changed.round().clip(0, np.iinfo(img.dtype).max).astype(img.dtype)
+
+
 def largest_class_share(target: np.ndarray, ignore_index: int) -> float:
     """The share of the most frequent class, or label, in the pixels that are not ignored; 1 if all are ignored.
 
@@ -130,8 +161,8 @@ def largest_class_share(target: np.ndarray, ignore_index: int) -> float:
 class TrainTransform:
     """A random window and an albumentations pipeline as a function of a sample and a random generator alone.
 
-    pipeline: takes image and mask (or masks [L, H, W]). unit_range: it has colour transforms, which clip float images
-    to [0, 1]; a float image with other values then raises DataError.
+    pipeline: takes image and mask (or masks [L, H, W]). unit_range: `augment.extra` has colour transforms, which clip
+    float images to [0, 1]; a float image with other values then raises DataError.
     """
 
     def __init__(self, window: RandomWindow, pipeline: A.Compose, *, unit_range: bool = False):
@@ -144,7 +175,7 @@ class TrainTransform:
             low, high = sample.image.min(), sample.image.max()
             if not (low >= 0 and high <= 1):
                 what = f"colour transforms take float images in [0, 1], this one has [{low:g}, {high:g}]."
-                raise DataError(sample.name, what, "Scale the files, or drop augment.jitter and colour extras.")
+                raise DataError(sample.name, what, "Scale the files, or take them out of augment.extra.")
         assert sample.target is not None
         mask = "mask" if sample.target.ndim == 2 else "masks"
         out = self.pipeline(image=sample.image, **{mask: sample.target})
@@ -157,18 +188,24 @@ def seed_transform(transform: A.BasicTransform | A.BaseCompose, rng: np.random.G
 
 
 def train_transform(
-    augmentation: Augmentation, space: LabelSpace, *, channels: int = 3, dtype: type | np.dtype = np.uint8
+    augmentation: Augmentation,
+    space: LabelSpace,
+    *,
+    channels: int = 3,
+    dtype: type | np.dtype = np.uint8,
+    low: Sequence[float] | None = None,
 ) -> TrainTransform:
     """Resize, crop, jitter, pad, flip, extra transforms: each if it is set.
 
     Smaller images are padded at the bottom and right, with 0 and the ignore index. channels, dtype: of the images; the
-    jitter and each extra transform are tried on a random sample of that kind. Raises ConfigError for one that is
-    unknown, has wrong parameters, does not work on it, changes the image's type, the target's values or a crop's size.
+    jitter and each extra transform are tried on a random sample of that kind. low: the darkest value of each channel;
+    None: 0. Raises ConfigError for a transform that is unknown, has wrong parameters, does not work on the sample,
+    changes the image's type, the target's values or a crop's size.
     """
     probe = Probe(space, channels, np.dtype(dtype), augmentation.crop)
     steps: list[A.BasicTransform | A.BaseCompose] = []
     if augmentation.jitter:
-        steps.append(A.ColorJitter(**augmentation.jitter))
+        steps.append(color_jitter(augmentation.jitter, channels, np.dtype(dtype), low))
         probe(steps[-1], "augment.jitter")
     if augmentation.crop:
         height, width = augmentation.crop  # padded after the jitter, so that padding stays 0
@@ -176,9 +213,26 @@ def train_transform(
         steps.append(A.PadIfNeeded(height, width, **padding, fill_mask=space.ignore_index, p=1.0))
     if augmentation.flip:
         steps.append(RandomFlip(p=augmentation.flip))
-    steps += [extra_transform(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(augmentation.extra)]
+    extras = [extra_transform(entry, f"augment.extra.{i}", probe) for i, entry in enumerate(augmentation.extra)]
     window = RandomWindow(augmentation, space.ignore_index)
-    return TrainTransform(window, A.Compose(steps), unit_range=any(_changes_colors(step) for step in steps))
+    unit_range = any(_changes_colors(step) for step in extras)
+    return TrainTransform(window, A.Compose([*steps, *extras]), unit_range=unit_range)
+
+
+def color_jitter(
+    jitter: Mapping[str, Any], channels: int, dtype: np.dtype, low: Sequence[float] | None
+) -> A.ImageOnlyTransform:
+    """ColorJitter for grey and RGB images of 8 bits; for all others `ChannelJitter`. low: of `train_transform`."""
+    if dtype == np.uint8 and channels in (1, 3):
+        return A.ColorJitter(**jitter)
+    brightness, contrast = jitter.get("brightness", 0.0), jitter.get("contrast", 0.0)
+    if left_out := " and ".join(name for name in ("saturation", "hue") if jitter.get(name)):
+        kind = f"{dtype} images of {channels} channels"
+        if not brightness and not contrast:
+            what = f"{left_out} are for 8-bit images of 3 channels, not for {kind}."
+            raise ConfigError("augment.jitter", what, "Set brightness or contrast, or augment.jitter=null.")
+        log.info(f"augment.jitter: without {left_out}, which {kind} do not have")
+    return ChannelJitter(brightness, contrast, low or [0.0] * channels, jitter.get("p", 1.0))
 
 
 def extra_transform(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransform | A.BaseCompose:
@@ -240,7 +294,8 @@ class Probe:
                 out = transform(image=self.image.copy(), **{mask: self.target.copy()}, force_apply=True)
             except Exception as error:  # whatever a transform raises here, it would raise in training
                 what = f"{name} does not work on {dtype} images of {channels} channels with {mask}: {_complaint(error)}"
-                raise ConfigError(where, what) from error
+                way_out = f"Switch it off: {where}=null." if where == "augment.jitter" else "Take it out of the list."
+                raise ConfigError(where, what, way_out) from error
             image, target = out["image"], out[mask]
             if not isinstance(image, np.ndarray) or image.dtype != dtype or image.shape[2:] != (channels,):
                 kind = f"{image.dtype} {tuple(image.shape)}"

@@ -144,7 +144,7 @@ class Predictions:
 
     def _counted(self, evaluator: Evaluator, index: int) -> _Counted:
         dataset = self.dataset
-        target = dataset.read_target(index)
+        target = dataset.sample_target(index)
         if target is None:
             raise DataError(dataset.names[index], "has no labels to score against.", "Choose another split.")
         prediction, label_ids = self.read(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import Config
 from hrseg.console import counted
 from hrseg.data.dataset import Dataset
+from hrseg.data.fitted import fitted
+from hrseg.data.image_checks import value_warnings
 from hrseg.errors import ConfigError, DataError
 from hrseg.evaluate.evaluation import answers, evaluate, evaluator_of, progress_of_share
 from hrseg.evaluate.evaluator import Evaluation
@@ -28,6 +31,8 @@ from hrseg.metrics import table
 from hrseg.report import page
 from hrseg.task import Normalisation
 from hrseg.weights.source import find_file
+
+log = logging.getLogger(__name__)
 
 
 def score_checkpoints(
@@ -72,9 +77,10 @@ def score_checkpoints(
                 f"its {len(dataset.space.names)} classes are not the checkpoint's {len(first.space.names)}.",
                 "Score it on the data set it was trained for.",
             )
-        channels, wanted = dataset.in_channels, first.normalisation.channels
-        if channels is not None and channels != wanted:
-            raise DataError("data", f"the images have {channels} channels, the model takes {wanted}.")
+        dataset = fitted(dataset, first.normalisation, f"images of split '{config.data.val_split}'")
+        if config.data.check and distributed.is_main():
+            for warning in value_warnings({config.data.val_split: dataset}, first.normalisation):
+                log.warning(f"warning: {warning}")
         memory.require_room_for_evaluation(config.eval, dataset, device)
         submission = stack.enter_context(Submission(dataset, submit)) if submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())

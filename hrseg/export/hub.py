@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from hrseg.build.trained_model import TrainedModel, load_trained_model
-from hrseg.data.images import read_image
+from hrseg.data.images.large_images import open_image
 from hrseg.data.loader import normalise
-from hrseg.errors import DataError, HrsegError, WeightsError, first_line
+from hrseg.errors import HrsegError, WeightsError, first_line
 from hrseg.files import write_json, write_text
 from hrseg.inference import Inference, forward
 from hrseg.report import pictures
@@ -161,14 +161,13 @@ def _text(text: Any) -> str:
 @torch.inference_mode()
 def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
     """A picture next to its overlay, with a legend of the classes that occur, uint8 RGB."""
-    image, channels = read_image(path), loaded.normalisation.channels
-    if image.shape[2] != channels:
-        raise DataError(path, f"has {image.shape[2]} channels, the model takes {channels}.")
+    seen = open_image(path).for_model(loaded.normalisation)
+    image = seen.rows(0, seen.size[0]).image
     x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0)
     labels = Inference(loaded.space.task).labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
     rgb = pictures.displayable(image, loaded.normalisation)
     pair = pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
-    seen = pictures.pixels_per_class(labels, loaded.space)
+    counted = pictures.pixels_per_class(labels, loaded.space)
     known = pictures.legend_colors(loaded.space, over_image=True)
-    colors = {name: known[name] for name, pixels in zip(loaded.space.names, seen, strict=True) if pixels}
+    colors = {name: known[name] for name, pixels in zip(loaded.space.names, counted, strict=True) if pixels}
     return pictures.stacked([pair, pictures.legend(colors, pair.shape[1])] if colors else [pair])

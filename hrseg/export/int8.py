@@ -52,7 +52,7 @@ def write_int8(
     """
     quantization = import_optional("onnxruntime.quantization", "export")
     size = None if dynamic else (example.shape[-2], example.shape[-1])
-    dataset = build.dataset(loaded.config, loaded.config.data.train_split)
+    dataset = build.dataset_for_model(loaded.config, loaded.config.data.train_split, loaded.normalisation)
     images = _images(loaded, dataset, module, example.dtype, size, CALIBRATION_IMAGES)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined, misc]
@@ -97,7 +97,7 @@ def _images(
 @torch.inference_mode()
 def _miou(run: Runner, loaded: TrainedModel, module: Deployed, dtype: torch.dtype, size: Size | None) -> float:
     space, config = loaded.space, loaded.config
-    dataset = build.dataset(config, config.data.val_split)
+    dataset = build.dataset_for_model(config, config.data.val_split, loaded.normalisation)
     definition = str(config.eval.definition or dataset.definition)
     total = ConfusionMatrix(len(space.classes), space.ignore_index, multilabel=space.task is Task.MULTILABEL)
     for image, target in _images(loaded, dataset, module, dtype, size):

@@ -72,7 +72,7 @@ def verification_images(loaded: TrainedModel, dtype: torch.dtype, sizes: Sequenc
     """One image [1, C, H, W] per size, and their kind: validation images, or synthetic ones where those are missing."""
     channels = loaded.normalisation.channels
     try:
-        dataset = build.dataset(loaded.config, loaded.config.data.val_split)
+        dataset = build.dataset_for_model(loaded.config, loaded.config.data.val_split, loaded.normalisation)
         images = [dataset[place * len(dataset) // len(sizes)].image for place in range(len(sizes))]
     except HrsegError:
         images = []

@@ -12,8 +12,9 @@ from hrseg.task import LabelSpace
 class Band(NamedTuple):
     """Some rows of a prediction, from `top` on.
 
-    image: uint8 RGB [h, W, 3], for people. labels: class indices [h, W]; multilabel {0, 1} [L, h, W]. probabilities:
-    float32 [K, h, W] or None. confidence: the mean probability of what was chosen, over every eighth pixel.
+    image: uint8 RGB [h, W, 3], for people. labels: class indices [h, W]; multilabel {0, 1} [L, h, W]; without data the
+    space's `nodata_index`. probabilities: float32 [K, h, W], NaN without data; or None. confidence: the mean
+    probability of what was chosen, over every eighth pixel.
     """
 
     top: int

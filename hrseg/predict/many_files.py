@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hrseg import distributed
 from hrseg.console import progress
-from hrseg.data.images.large_images import ModelInput
+from hrseg.data.images.large_images import ModelInput, Rows
 from hrseg.files import write_json
 from hrseg.predict.bands import Band
 from hrseg.predict.input_files import Input
@@ -94,26 +94,27 @@ def _predict_images(
     tally: Tally,
     bar: tqdm,
 ) -> None:
-    def read(one: Input) -> tuple[ModelInput, np.ndarray | None]:
+    def read(one: Input) -> tuple[ModelInput, Rows | None]:
         seen = predictor.model_input(one.path)
         small = predictor.fits_one_pass(seen.size)  # others are decoded when their turn comes, one at a time
         return seen, seen.rows(0, seen.size[0]) if small else None
 
-    def write(one: Input, size: tuple[int, int], bands: Sequence[Band]) -> None:
-        with writer(one, size) as file:
+    def write(one: Input, seen: ModelInput, bands: Sequence[Band]) -> None:
+        with writer(one, seen) as file:
             for band in bands:
                 file.write(band)
 
-    def writer(one: Input, size: tuple[int, int]) -> PredictionWriter:
+    def writer(one: Input, seen: ModelInput) -> PredictionWriter:
         chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities")}
-        return PredictionWriter(outputs.folder, one.name, predictor.space, size, text=outputs.text(one), **chosen)
+        chosen["nodata"] = seen.may_lack_data
+        return PredictionWriter(outputs.folder, one.name, predictor.space, seen.size, text=outputs.text(one), **chosen)
 
-    def answer(group: list[tuple[Input, ModelInput, np.ndarray]]) -> None:
+    def answer(group: list[tuple[Input, ModelInput, Rows]]) -> None:
         if not group:
             return
-        bands = predictor.batch_bands([image for _, _, image in group], probabilities=outputs.probabilities)
+        bands = predictor.batch_bands([whole for _, _, whole in group], probabilities=outputs.probabilities)
         for (one, seen, _), band in zip(group, bands, strict=True):
-            written.append(pool.submit(write, one, seen.size, [band]))
+            written.append(pool.submit(write, one, seen, [band]))
             finished(seen, [band])
         while len(written) > 2 * workers:
             written.popleft().result()
@@ -125,15 +126,15 @@ def _predict_images(
         show_confidence(bar, tally)
 
     written: deque[Future] = deque()
-    group: list[tuple[Input, ModelInput, np.ndarray]] = []
+    group: list[tuple[Input, ModelInput, Rows]] = []
     for one, result in _read_ahead(read, images, pool, 2 * workers + batch):
         with noted_problems(tally, bar):
-            seen, image = result()
-            if image is None:
+            seen, whole = result()
+            if whole is None:
                 answer(group)
                 group = []
                 slim = []
-                with writer(one, seen.size) as file:
+                with writer(one, seen) as file:
                     for band in predictor.bands(seen, probabilities=outputs.probabilities):
                         file.write(band)
                         slim.append(band._replace(image=band.image[:0], probabilities=None))
@@ -141,16 +142,20 @@ def _predict_images(
                         show_confidence(bar, tally, f"{one.path.name} {share:.0%}")
                 finished(seen, slim)
                 continue
-            if group and (group[0][2].shape != image.shape or group[0][2].dtype != image.dtype):
+            if group and not _alike(group[0][2].image, whole.image):
                 answer(group)
                 group = []
-            group.append((one, seen, image))
+            group.append((one, seen, whole))
             if len(group) == batch:
                 answer(group)
                 group = []
     answer(group)
     for future in written:
         future.result()
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def _read_ahead(

@@ -114,4 +114,4 @@ def write_legend(path: Path, space: LabelSpace) -> None:
 def classes_to_plain(space: LabelSpace) -> dict[str, Any]:
     """The content of classes.json."""
     classes = [{"index": i, "name": c.name, "color": list(c.color)} for i, c in enumerate(space.classes)]
-    return {"task": space.task.value, "classes": classes}
+    return {"task": space.task.value, "classes": classes, "nodata": space.nodata_index}

@@ -17,7 +17,7 @@ from hrseg.errors import HrsegError
 from hrseg.predict.bands import Band, class_shares
 from hrseg.predict.writer import PredictionWriter
 from hrseg.report import pictures
-from hrseg.task import LabelSpace
+from hrseg.task import LabelSpace, Task
 
 PREVIEW = 1024  # pixels of the longer side of the preview in a notebook
 
@@ -26,7 +26,8 @@ PREVIEW = 1024  # pixels of the longer side of the preview in a notebook
 class Prediction:
     """The segmentation of an image. A notebook displays it: the overlay, a legend, the share of each class.
 
-    image: uint8 RGB [H, W, 3]. labels: class indices [H, W]; multilabel {0, 1} [L, H, W]. notes: what was converted.
+    image: uint8 RGB [H, W, 3]. labels: class indices [H, W]; multilabel {0, 1} [L, H, W]; where the image has no data
+    `space.nodata_index`. notes: what was converted.
     """
 
     image: np.ndarray
@@ -44,10 +45,10 @@ class Prediction:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """The share of the pixels per class, largest first; classes without pixels are left out."""
-        return class_shares(
-            pictures.pixels_per_class(self.labels, self.space), self.image.shape[0] * self.image.shape[1], self.space
-        )
+        """The share of each class in the pixels with data, largest first; classes without pixels are left out."""
+        plane = self.labels[0] if self.space.task is Task.MULTILABEL else self.labels
+        pixels = int(np.count_nonzero(plane != self.space.nodata_index))
+        return class_shares(pictures.pixels_per_class(self.labels, self.space), pixels, self.space)
 
     def overlay(self, opacity: float = 0.55, *, legend: bool = False) -> Image.Image:
         """The colours of the classes over the image. legend: below it the name and share of those that occur."""
@@ -74,8 +75,16 @@ class Prediction:
         """Write ids/, colors/ and overlay/ as `tools/predict.py` does; returns the files, class indices first."""
         size = (self.labels.shape[-2], self.labels.shape[-1])
         kept = self.probabilities if probabilities else None
+        lacks = bool((self.labels == self.space.nodata_index).any())
         with PredictionWriter(
-            Path(folder), name, self.space, size, colors=colors, overlay=overlay, probabilities=probabilities
+            Path(folder),
+            name,
+            self.space,
+            size,
+            colors=colors,
+            overlay=overlay,
+            probabilities=probabilities,
+            nodata=lacks,
         ) as writer:
             writer.write(Band(0, self.image, self.labels, kept, 0.0))
         return writer.paths

@@ -13,9 +13,9 @@ from torch import Tensor
 from hrseg import runtime
 from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import EvalConfig
-from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelInput, open_image
+from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelInput, Rows, open_image
 from hrseg.data.loader import resize_short_side
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError
 from hrseg.inference import FEW_IMAGES, Inference, fast_form
 from hrseg.predict.bands import Band
 from hrseg.predict.prediction import Prediction
@@ -96,25 +96,22 @@ class Predictor:
 
     def model_input(self, image: ImageSource) -> ModelInput:
         """An image as the models take it. Raises DataError."""
-        seen = open_image(image, max_pixels=self.max_pixels)
-        of_255 = all(high == 255 for _, high in self.normalisation.input_range)
-        if of_255 and isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.max(initial=0) <= 1:
-            raise DataError("array", "holds numbers up to 1, the model takes 0 to 255.", "Multiply by 255.")
-        return seen.for_model(self.normalisation)
+        return open_image(image, max_pixels=self.max_pixels).for_model(self.normalisation)
 
     def bands(self, seen: ModelInput, *, probabilities: bool = False) -> Iterator[Band]:
         """An image's segmentation from top to bottom: in one piece, or for a large one a row of tiles at a time."""
         height, width = seen.size
         if self.short_side:
-            image = seen.rows(0, height)
-            logits = self.logits(as_tensor(resize_short_side(image, self.short_side)))
+            whole = seen.rows(0, height)
+            shown = self._display_range(whole)
+            logits = self.logits(as_tensor(resize_short_side(whole.image, self.short_side)))
             for top in range(0, height, BAND):
                 bottom = min(top + BAND, height)
                 part = enlarged_rows(logits, (height, width), top, bottom)
-                yield self._band(top, image[top:bottom], part, probabilities)
+                yield self._band(top, whole.part(slice(top, bottom)), part, probabilities, shown)
         elif not self._in_tiles(seen.size):
-            image = seen.rows(0, height)
-            yield self._band(0, image, self.logits(as_tensor(image)), probabilities)
+            whole = seen.rows(0, height)
+            yield self._band(0, whole, self.logits(as_tensor(whole.image)), probabilities, self._display_range(whole))
         else:
             yield from self._tiled(seen, probabilities)
 
@@ -133,10 +130,13 @@ class Predictor:
             float(np.mean([band.confidence for band in bands])),
         )
 
-    def batch_bands(self, images: Sequence[np.ndarray], *, probabilities: bool = False) -> list[Band]:
-        """Images [H, W, C] that `fits_one_pass` allows, of one size, together through the network."""
-        logits = self.logits(torch.cat([as_tensor(image) for image in images]))
-        return [self._band(0, image, logits[i : i + 1], probabilities) for i, image in enumerate(images)]
+    def batch_bands(self, images: Sequence[Rows], *, probabilities: bool = False) -> list[Band]:
+        """Whole images that `fits_one_pass` allows, of one size, together through the network."""
+        logits = self.logits(torch.cat([as_tensor(whole.image) for whole in images]))
+        return [
+            self._band(0, whole, logits[i : i + 1], probabilities, self._display_range(whole))
+            for i, whole in enumerate(images)
+        ]
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -154,17 +154,18 @@ class Predictor:
 
     def _tiled(self, seen: ModelInput, probabilities: bool) -> Iterator[Band]:
         width = seen.size[1]
-        image, image_top = np.empty(0), 0
+        read, read_top = Rows(np.empty(0), None), 0
+        shown = self._display_range(seen.sample())
 
         def rows(top: int, bottom: int) -> Tensor:
-            nonlocal image, image_top
-            image, image_top = seen.rows(top, bottom), top
-            return as_tensor(image)
+            nonlocal read, read_top
+            read, read_top = seen.rows(top, bottom), top
+            return as_tensor(read.image)
 
         blocks: list[Band] = []
         for down, across, logits in blended(self.logits, rows, seen.size, self.tile):
-            cut = image[down.start - image_top : down.stop - image_top, across]
-            blocks.append(self._band(down.start, cut, logits, probabilities))
+            cut = read.part(slice(down.start - read_top, down.stop - read_top), across)
+            blocks.append(self._band(down.start, cut, logits, probabilities, shown))
             if across.stop == width:
                 weights = [block.labels.shape[-1] for block in blocks]
                 yield Band(
@@ -176,17 +177,26 @@ class Predictor:
                 )
                 blocks = []
 
+    def _display_range(self, whole: Rows) -> tuple[float, float]:
+        return pictures.display_range(whole.image, self.normalisation)
+
     @torch.inference_mode()
-    def _band(self, top: int, image: np.ndarray, logits: Tensor, probabilities: bool) -> Band:
+    def _band(self, top: int, rows: Rows, logits: Tensor, probabilities: bool, shown: tuple[float, float]) -> Band:
         sample = self.inference.probabilities(logits[..., ::8, ::8].float())
         chosen = sample.amax(1) if self.space.task is Task.MULTICLASS else torch.maximum(sample, 1 - sample)
-        return Band(
-            top,
-            pictures.displayable(image, self.normalisation),
-            self.inference.labels(logits)[0].cpu().numpy(),
-            self.inference.probabilities(logits)[0].float().cpu().numpy() if probabilities else None,
-            float(chosen.mean()),
-        )
+        labels = self.inference.labels(logits)[0].cpu().numpy()
+        kept = self.inference.probabilities(logits)[0].float().cpu().numpy() if probabilities else None
+        if rows.valid is not None:
+            chosen = chosen[..., torch.from_numpy(rows.valid[::8, ::8]).to(chosen.device)]
+            labels = np.where(rows.valid, labels, np.array(self.space.nodata_index, _label_type(self.space)))
+            kept = kept if kept is None else np.where(rows.valid, kept, np.float32(np.nan))
+        confidence = float(chosen.mean()) if chosen.numel() else 1.0
+        image = pictures.displayable(rows.image, self.normalisation, shown)
+        return Band(top, image, labels, kept, confidence)
+
+
+def _label_type(space: LabelSpace) -> np.dtype:
+    return np.dtype(np.uint8 if space.nodata_index == 255 else np.int64)
 
 
 def as_tensor(image: np.ndarray) -> Tensor:

@@ -23,6 +23,7 @@ class PredictionWriter:
 
     ids/NAME.png (multilabel: ids/CLASS/NAME.png), colors/NAME.png (a palette PNG of the same indices, where there are
     at most 256), overlay/NAME.png, probabilities/NAME.npz (`probabilities`, float16 [H, W, K]). NAME may have folders.
+    nodata: some pixels may be without data, which the space's `nodata_index` stands for.
     """
 
     def __init__(
@@ -35,12 +36,15 @@ class PredictionWriter:
         colors: bool = True,
         overlay: bool = True,
         probabilities: bool = False,
+        nodata: bool = False,
         text: dict[str, str] | None = None,
     ):
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise HrsegError(f"'{name}'", "is not a name of a result below its folder.", "Give a name without '..'.")
         self.space = space
-        self._indexed = space.task is not Task.MULTILABEL and len(space.classes) <= 256
+        highest = max(len(space.classes) - 1, space.nodata_index if nodata else 0)
+        self._type = np.dtype(np.uint8 if highest <= 255 or space.task is Task.MULTILABEL else np.uint16)
+        self._indexed = space.task is not Task.MULTILABEL and highest <= 255
         self._writers: dict[str, Any] = {}
         self.paths = [folder / f"{path}.png" for path in class_index_paths(name, space)]
         try:
@@ -49,11 +53,12 @@ class PredictionWriter:
             if overlay:
                 self._add("overlay", PngWriter(folder / "overlay" / f"{name}.png", size, RGB))
             if colors:
-                kind, palette = (PALETTE, space.palette[: len(space.classes)]) if self._indexed else (RGB, None)
+                kind, palette = (PALETTE, space.palette[: highest + 1]) if self._indexed else (RGB, None)
+                if palette is not None and nodata:
+                    palette[space.nodata_index] = pictures.ignored_color(space)
                 self._add("colors", PngWriter(folder / "colors" / f"{name}.png", size, kind, palette=palette))
-            bits = 8 if len(space.classes) <= 256 else 16
             for path in reversed(self.paths):
-                self._add(str(path), PngWriter(path, size, GREY, bits=bits, text=text))
+                self._add(str(path), PngWriter(path, size, GREY, bits=8 * self._type.itemsize, text=text))
         except BaseException:
             self.__exit__(HrsegError)
             raise
@@ -66,7 +71,7 @@ class PredictionWriter:
         """The next rows."""
         several = self.space.task is Task.MULTILABEL
         for path, labels in zip(self.paths, band.labels if several else band.labels[None], strict=False):
-            self._writers[str(path)].write(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
+            self._writers[str(path)].write(labels.astype(self._type, copy=False))
         if "colors" in self._writers:
             rows = band.labels if self._indexed else pictures.colored(band.labels, self.space)
             self._writers["colors"].write(rows)

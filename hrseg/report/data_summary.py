@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,7 @@ from hrseg.data.class_weights import class_weights, positive_weights
 from hrseg.data.dataset import Dataset
 from hrseg.errors import HrsegError
 from hrseg.report import pictures
-from hrseg.task import LabelSpace, Normalisation, Sample, Task
+from hrseg.task import LabelSpace, Normalisation, Task
 
 SHEET_IMAGES = 12
 CELL = (240, 360)  # the largest height and width of one picture of the sheet
@@ -63,21 +63,18 @@ def data_warnings(space: LabelSpace, examinations: Mapping[str, Examination], tr
             yield f"split {split} holds {counted(again, 'image')} more than once, byte by byte."
 
 
-def save_data_sheet(
-    datasets: Mapping[str, Dataset], normalisation: Callable[[Sample], Normalisation], path: Path
-) -> Path:
+def save_data_sheet(datasets: Mapping[str, Dataset], normalisation: Normalisation, path: Path) -> Path:
     """Save a picture of a few images of each split, evenly spread, each beside its target over it, below a legend.
 
-    normalisation: of the images of a split, given its first sample. Raises HrsegError where the file cannot be written.
+    normalisation: of the images. Raises HrsegError where the file cannot be written.
     """
     shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     ignored = False
     for split, dataset in datasets.items():
         count = min(len(dataset), SHEET_IMAGES // len(datasets))
-        of_split = normalisation(dataset[0])
         for i in range(count):
             image, target, name = dataset[i * len(dataset) // count]
-            picture = pictures.displayable(image, of_split)
+            picture = pictures.displayable(image, normalisation)
             blank = np.full_like(picture, 255)
             ignored |= target is not None and bool((target == dataset.space.ignore_index).any())
             labelled = blank if target is None else pictures.overlay(picture, target, dataset.space)

@@ -14,16 +14,48 @@ from hrseg.task import LabelSpace, Normalisation, Task
 
 Color = tuple[int, int, int]
 
+SMALL_PART = 1 / 8  # of the range of 8-bit values: what uses less would look black, grey or white all over
+SHOWN_PIXELS = 2**18  # from which the shown range follows
+
 # In pictures and pages alike. After Okabe and Ito: told apart by all eyes.
 RIGHT, IGNORED = (222, 222, 222), (255, 255, 255)  # grey, white
 MISSED, FALSE_ALARM, CONFUSED = (213, 94, 0), (0, 114, 178), (204, 121, 167)  # orange, blue, purple
 
 
-def displayable(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of an image [H, W, C]: its first three channels, or the first in grey, over their range."""
+def displayable(
+    image: np.ndarray, normalisation: Normalisation, shown: tuple[float, float] | None = None
+) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of an image [H, W, C]: its first three channels, or the first in grey.
+
+    shown: the part of the input range from black to white, from `display_range` of the whole of which the image is a
+    part; None: of this image.
+    """
+    black, white = display_range(image, normalisation) if shown is None else shown
+    shares = _range_shares(image, normalisation)
+    return (np.clip((shares - black) / (white - black), 0, 1) * 255).round().astype(np.uint8)
+
+
+def display_range(image: np.ndarray, normalisation: Normalisation) -> tuple[float, float]:
+    """The part of the input range that is shown from black to white, for example (0.02, 0.06).
+
+    All of it, (0, 1), for 8-bit images that use more than an eighth of it; else from the 0.5th to the 99.5th percentile
+    of the values. Pixels that are 0 in all channels, where there may be no data, do not count.
+    """
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // SHOWN_PIXELS))
+    thinned = image[::step, ::step]
+    thinned = thinned[thinned.any(2)][None]
+    if not thinned.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.quantile(_range_shares(thinned, normalisation), (0.005, 0.995)))
+    if high <= low or (image.dtype == np.uint8 and high - low > SMALL_PART):
+        return 0.0, 1.0
+    return low, high
+
+
+def _range_shares(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     channels = [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]
     low, high = np.array([normalisation.input_range[c] for c in channels], np.float32).T
-    return (np.clip((image[..., channels] - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    return (image[..., channels] - low) / (high - low)
 
 
 def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
@@ -40,10 +72,13 @@ def colored(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
 
 
 def pixels_per_class(labels: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """int64 [K]: how many pixels each class has in class indices [H, W], or multilabel {0, 1} [L, H, W]."""
+    """int64 [K]: how many pixels each class has in class indices [H, W], or multilabel {0, 1} [L, H, W].
+
+    Indices that are no class, where an image has no data, do not count.
+    """
     if space.task is Task.MULTILABEL:
         return (labels == 1).sum((1, 2))
-    return np.bincount(labels.reshape(-1), minlength=len(space.classes))
+    return np.bincount(labels.reshape(-1), minlength=len(space.classes))[: len(space.classes)]
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, space: LabelSpace, opacity: float = 0.55) -> np.ndarray:

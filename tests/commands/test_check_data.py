@@ -134,7 +134,7 @@ def test_the_check_of_folds_decodes_no_image(scenes, monkeypatch):
 
     config = parse({"data": {"root": str(scenes), "folds": 2, "fold": 0}})
     sets = build.data_sets(config)
-    monkeypatch.setattr(pairs, "read_image", refuse)
+    monkeypatch.setattr(pairs, "decode_image", refuse)
     assert checks.find_problems(sets, progress=False) == []
     save(scenes / "masks/train/stray.png", np.zeros((24, 32), np.uint8))
     (scenes / "masks/train/1.png").unlink()

@@ -59,6 +59,12 @@ class Telling(Dataset):
     def read_target(self, i):
         return np.full((2, 2), 100 + i)
 
+    def sample_target(self, i):
+        return np.full((2, 2), 200 + i)
+
+    def read_valid_image(self, i):
+        return np.full((2, 2, 5), 50 + i, np.uint8), np.full((2, 2), i != 1)
+
     def image_size(self, i):
         return 10 + i, 20 + i
 
@@ -103,7 +109,7 @@ def of_one_sample(name):
 
 def answer(dataset, name, *arguments):
     found = getattr(dataset, name)(*arguments)
-    if isinstance(found, Sample):
+    if isinstance(found, tuple) and isinstance(found[0], np.ndarray):
         return [np.asarray(part).tolist() for part in found]
     return found.tolist() if isinstance(found, np.ndarray) else found
 

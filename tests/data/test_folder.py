@@ -260,24 +260,31 @@ def test_a_multilabel_class_is_no_path(tmp_path, name):
 # Images
 
 
-def test_channels_are_those_of_the_first_image(tmp_path):
-    make(tmp_path, ["a", "b"], below="train")
-    (tmp_path / "images/train/a.png").unlink()
-    image = np.random.default_rng(0).integers(0, 65536, (4, 6, 5), np.uint16)
-    tifffile.imwrite(tmp_path / "images/train/a.tif", image, photometric="minisblack", planarconfig="contig")
+@pytest.mark.parametrize("odd", ["a", "b", "c"])
+def test_channels_are_those_of_most_images(tmp_path, odd):
+    make(tmp_path, ["a", "b", "c"], below="train")
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 5), np.uint8)
+    for name in {"a", "b", "c"} - {odd}:
+        (tmp_path / f"images/train/{name}.png").unlink()
+        tifffile.imwrite(tmp_path / f"images/train/{name}.tif", image, photometric="minisblack", planarconfig="contig")
     folder = Folder(tmp_path, "train")
-    assert folder.in_channels == 5 and np.array_equal(folder[0].image, image)
-    with pytest.raises(DataError, match=r"b\.png: has 3 channels, the data set 5"):
-        folder[1]
+    for place, name in enumerate("abc"):
+        if name == odd:
+            with pytest.raises(DataError, match=rf"{odd}\.png: has 3 channels, the data set 5"):
+                folder[place]
+        else:
+            assert np.array_equal(folder[place].image, image)
 
 
-def test_images_of_8_and_16_bit_are_not_mixed(tmp_path):
-    make(tmp_path, ["a", "b"], below="train")
-    grey = np.full((4, 6), 9, np.uint8)
-    save(tmp_path / "images/train/a.png", grey)
-    save(tmp_path / "images/train/b.png", grey.astype(np.uint16))
-    with pytest.raises(DataError, match=r"b\.png: has uint16 values, the first image of the split uint8"):
-        Folder(tmp_path, "train")[1]
+@pytest.mark.parametrize("odd", ["a", "b", "c"])
+def test_images_of_8_and_16_bit_are_not_mixed(tmp_path, odd):
+    make(tmp_path, ["a", "b", "c"], below="train")
+    for name in "abc":
+        save(tmp_path / f"images/train/{name}.png", np.full((4, 6), 9, np.uint16 if name == odd else np.uint8))
+    folder = Folder(tmp_path, "train")
+    assert folder.image_type() == np.uint8
+    with pytest.raises(DataError, match=rf"{odd}\.png: has uint16 values, most images of the split uint8"):
+        folder["abc".index(odd)]
 
 
 def test_grey_among_rgb_is_repeated(tmp_path):

@@ -1,12 +1,14 @@
+import random
 import warnings
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
 
 from hrseg.build import train_transform
 from hrseg.config import AugmentConfig
-from hrseg.data.transforms import TRANSFORMS, Augmentation, RandomWindow, largest_class_share
+from hrseg.data.transforms import TRANSFORMS, Augmentation, ChannelJitter, RandomWindow, largest_class_share
 from hrseg.errors import ConfigError, DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass, Task
 
@@ -233,20 +235,59 @@ def test_an_unfit_extra_is_refused(entry, sentence):
     assert sentence in refusal({"crop": (64, 96), "extra": [entry]})
 
 
-def test_jitter_is_refused_where_albumentations_cannot_do_it():
-    assert "ColorJitter does not work on uint8 images of 4 channels" in refusal({"jitter": {}}, channels=4)
-    assert "augment.jitter" in refusal({"jitter": {"hue": 0.1}}, dtype=np.uint16)
+def test_jitter_of_8_bit_rgb_is_albumentations_own():
+    settings, sample = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.4, "hue": 0.1, "p": 1.0}, blocks()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        theirs = A.Compose([A.ColorJitter(**settings)])
+        theirs.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        wanted = theirs(image=sample.image)["image"]
+        found = augment(sample, seed, flip=0, jitter=settings).image
+        assert np.array_equal(found, wanted) and not np.array_equal(found, sample.image)
 
 
-def test_jitter_changes_sixteen_bit_images_within_sixteen_bits():
-    sample = augment(blocks(dtype=np.uint16), flip=0, jitter={"brightness": 0.5})
-    assert sample.image.dtype == np.uint16 and (sample.image != blocks().image).any()
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13, 200])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_jitter_works_on_any_type_and_number_of_channels(dtype, channels):
+    sample = blocks(32, 48, channels, dtype)
+    jitter = {"brightness": 0.5, "contrast": 0.5, "p": 1.0}
+    found = [augment(sample, seed, flip=0, jitter=jitter).image for seed in (0, 0, 1)]
+    assert found[0].dtype == dtype and found[0].shape == sample.image.shape
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], sample.image)
+
+
+def test_jitter_multiplies_the_distance_from_the_darkest_value_and_from_the_mean():
+    image = np.dstack([np.full((8, 8), 300), np.tile([250, 350], (8, 4))]).astype(np.float32)
+    for contrast, brightness in ((0.0, 0.5), (0.5, 0.0)):
+        jitter = ChannelJitter(brightness, contrast, low=[200.0, 200.0])
+        changed = jitter(image=image)["image"]
+        factor = np.ptp(changed[..., 1]) / 100
+        middle = 200 + 100 * (factor if brightness else 1)
+        assert 0.5 <= factor <= 1.5 and factor != 1
+        assert np.allclose(changed[..., 0], middle) and np.isclose(changed[..., 1].mean(), middle)
+
+
+def test_jitter_keeps_integers_in_the_range_of_their_type():
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16):
+        image = rng.choice([0, np.iinfo(dtype).max], (16, 16, 4)).astype(dtype)
+        for seed in range(5):
+            changed = augment(Sample(image, np.zeros((16, 16), np.uint8), ""), seed, flip=0, jitter={"contrast": 1.0})
+            assert (changed.image[image == 0] < changed.image[image > 0].min()).all()  # nothing has wrapped around
+
+
+def test_jitter_of_hue_alone_is_refused_where_there_is_no_hue_and_left_out_beside_others(caplog):
+    assert "augment.jitter=null" in refusal({"jitter": {"hue": 0.1}}, dtype=np.uint16)
+    with caplog.at_level("INFO"):
+        train_transform(AugmentConfig(jitter={"hue": 0.1, "contrast": 0.2}), SPACE, channels=4)
+    assert "augment.jitter: without hue" in caplog.text and "4 channels" in caplog.text
 
 
 def test_colour_transforms_refuse_float_images_that_they_would_clip():
     kelvin = Sample(np.full((8, 8, 3), 280, np.float32), np.zeros((8, 8), np.uint8), "a/b")
-    with pytest.raises(DataError, match=r"a/b: colour transforms take float images in \[0, 1\]"):
-        augment(kelvin, jitter={"brightness": 0.1})
+    with pytest.raises(DataError, match=r"a/b: colour transforms take float images in \[0, 1\].*augment.extra"):
+        augment(kelvin, extra=[{"name": "GaussianBlur"}])
     with pytest.raises(DataError):
         augment(kelvin, extra=[{"name": "OneOf", "transforms": [{"name": "GaussianBlur"}]}])
     assert (augment(kelvin, extra=[{"name": "VerticalFlip"}]).image == 280).all()

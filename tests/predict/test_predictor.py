@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -20,6 +21,7 @@ from hrseg.inference import FEW_IMAGES
 from hrseg.predict.bands import Band
 from hrseg.predict.predictor import Predictor, enlarged_rows
 from hrseg.predict.writer import PredictionWriter
+from hrseg.report.pictures import ignored_color
 from hrseg.task import LabelSpace, SegmentationClass, Task
 from tests.shapes import COLORS, save_checkpoint
 
@@ -147,9 +149,59 @@ def test_an_error_in_the_middle_leaves_no_file(prediction, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_numbers_up_to_one_are_refused_by_a_model_of_255(predictor, photo):
-    with pytest.raises(DataError, match="Multiply by 255"):
-        predictor(photo / 255)
+def test_numbers_up_to_one_are_scaled_for_a_model_of_255_and_others_refused(predictor, photo):
+    scaled = predictor(photo / 255)
+    assert np.mean(scaled.labels == predictor(photo).labels) > 0.99
+    assert scaled.notes == ("values from 0 to 1 were scaled to the 0 to 255 of the model",)
+    with pytest.raises(DataError, match=r"float, from \d+ to \d+; the model takes 8-bit values of 0 to 255"):
+        predictor(photo * 10.0)
+
+
+def test_pixels_without_data_are_no_class_and_count_in_no_share(predictor, photo, tmp_path):
+    lacking = np.zeros((75, 107), bool)
+    lacking[20:70, 30:90] = True
+    clear = np.dstack([photo, np.where(lacking, 0, 255).astype(np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    tiff = np.where(lacking[..., None], 0, np.maximum(photo, 1))
+    tifffile.imwrite(tmp_path / "a.tif", tiff, photometric="rgb", extratags=[(42113, "s", 0, "0", True)])
+    for source in (clear, tmp_path / "a.png", tmp_path / "a.tif"):
+        found = predictor(source)
+        assert np.array_equal(found.labels == 255, lacking)
+        assert sum(found.shares.values()) == pytest.approx(1)
+        assert np.array_equal(np.isnan(found.probabilities[0]), lacking)
+        found.save(tmp_path / "out", "one", probabilities=True)
+        ids = np.asarray(Image.open(tmp_path / "out" / "ids" / "one.png"))
+        colors = Image.open(tmp_path / "out" / "colors" / "one.png")
+        assert np.array_equal(ids, found.labels) and np.array_equal(np.asarray(colors), found.labels)
+        assert (np.asarray(colors.convert("RGB"))[lacking] == ignored_color(found.space)).all()
+    nothing = predictor(np.zeros((20, 30, 4), np.uint8))
+    assert (nothing.labels == 255).all() and nothing.shares == {} and nothing.overlay(legend=True).size[0] == 30
+
+
+def test_large_images_without_data_are_equal_in_tiles(saved, photo):
+    image = np.tile(photo, (5, 4, 1))[:320, :400].astype(np.float32)
+    image[100:220, 90:300] = np.nan
+    tiled = Predictor(saved, "cpu", tile=128)(image)
+    assert np.array_equal(tiled.labels == 255, np.isnan(image[..., 0]))
+
+
+def test_256_classes_and_no_data_need_16_bits(tmp_path):
+    space = LabelSpace(tuple(SegmentationClass(f"c{i}", (i, 1, 0)) for i in range(256)))
+    labels = np.arange(256).reshape(16, 16)
+    labels[3, 4] = space.nodata_index
+    with PredictionWriter(tmp_path, "one", space, (16, 16), nodata=True) as writer:
+        writer.write(Band(0, np.zeros((16, 16, 3), np.uint8), labels, None, 0.0))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "ids" / "one.png")), labels) and labels[3, 4] == 65535
+    colors = np.asarray(Image.open(tmp_path / "colors" / "one.png"))
+    assert tuple(colors[3, 4]) == ignored_color(space) and tuple(colors[0, 9]) == (9, 1, 0)
+
+
+def test_the_picture_of_a_narrow_range_shows_something(predictor, photo):
+    dark = (photo.astype(np.float64) / 255 * 60).astype(np.uint8) // 4  # 0 to 15
+    narrow = predictor(dark).image
+    assert np.ptp(narrow) > 200 and np.array_equal(predictor(photo).image, photo)
+    deep = predictor((photo.astype(np.uint16) + 1) * 40 + 9000).image  # 9040 to 19240 of 65535
+    assert np.ptp(deep) > 240
 
 
 def test_a_wrong_tile_or_precision_is_told(saved):

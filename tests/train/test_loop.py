@@ -284,9 +284,11 @@ def test_finetuning_takes_over_the_normalisation(finished, config_file, tmp_path
 def test_training_and_validation_images_must_be_of_one_kind(shapes, config_file, tmp_path, capsys):
     root = shutil.copytree(shapes, tmp_path / "mixed")
     for path in (root / "images" / "val").glob("*.png"):
-        Image.open(path).convert("RGBA").save(path)
+        image = Image.open(path)
+        image.putalpha(image.convert("L"))  # a band of its own, not transparency
+        image.save(path)
     assert train_command.main([str(config_file), f"data.root={root}"]) == 2
-    assert "training images have 3 channels, validation images 4" in capsys.readouterr().err
+    assert "split 'val': are 8-bit images of 4 channels; split 'train' takes 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "wide"), [("channels_last=true", True), ("channels_last=false", False)])

@@ -20,12 +20,32 @@ TRANSPOSED = (5, 6, 7, 8)  # its values for images whose rows are stored as colu
 
 
 class ImageInfo(NamedTuple):
-    """The size and type of an image, known before it is read."""
+    """The size and type of an image, known before it is read.
+
+    alpha: the last channel is marked as transparency. may_lack_data: some pixels may be without data.
+    """
 
     height: int
     width: int
     channels: int
     dtype: np.dtype
+    alpha: bool = False
+    may_lack_data: bool = False
+
+
+class DecodedImage(NamedTuple):
+    """An image as it is stored.
+
+    pixels: uint8, uint16 or float32 [H, W, C], 0 where there is no data. alpha: the last channel is marked as
+    transparency. valid: bool [H, W], where there is data; None: everywhere, so far as alpha is not concerned.
+    """
+
+    pixels: np.ndarray
+    alpha: bool
+    valid: np.ndarray | None
+
+
+Nodata = float | tuple[int, ...]  # the value of pixels without data, or one value per channel
 
 
 @contextmanager
@@ -88,6 +108,40 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return array
+
+
+def without_nodata(
+    array: np.ndarray, nodata: Nodata | None, *, alpha: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """An array [H, W, C] with 0 in pixels without data, and bool [H, W], where there is data; None: everywhere.
+
+    A pixel is without data where a channel is NaN, or where all channels have the value `nodata`. One channel is enough
+    in types other than uint8 and uint16, unless the value is 0, which a single channel may well have. A value that the
+    type does not have stands for nothing. alpha: the last channel is transparency, which `nodata` says nothing about.
+    """
+    if nodata is None and array.dtype.kind != "f":
+        return array, None
+    lacking = np.zeros(array.shape[:2], bool)
+    if array.dtype.kind == "f":
+        lacking |= np.isnan(array).any(2)
+    value = np.atleast_1d(np.asarray(np.nan if nodata is None else nodata))
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = value.astype(array.dtype)
+        known = array.dtype.kind == "f" or bool((own == value).all())
+    if known and not np.isnan(value).any():
+        equal = (array[..., :-1] if alpha else array) == own
+        all_channels = array.dtype in (np.uint8, np.uint16) or not value.any()
+        lacking |= equal.all(2) if all_channels else equal.any(2)
+    if not lacking.any():
+        return array, None
+    return np.where(lacking[..., None], array.dtype.type(0), array), ~lacking
+
+
+def both_valid(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Where both have data; None: everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def as_image_type(where: object, array: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,16 +16,21 @@ from PIL import Image
 from hrseg.data.images.decoding import (
     TIFF_STARTS,
     TRANSPOSED,
+    Nodata,
     as_image_type,
+    both_valid,
     decoding_errors,
     file_head,
     require_size,
     upright,
+    without_nodata,
 )
+from hrseg.data.images.kinds import channel_notes, may_have_channels, with_channels
 from hrseg.data.images.listing import IMAGE_ENDINGS
 from hrseg.data.images.png_and_jpeg import GREY_ALPHA, RGB, RGBA, pillow_array, pillow_orientation, png_depth
-from hrseg.data.images.reading import read_image
+from hrseg.data.images.reading import decode_image
 from hrseg.data.images.tiff import map_tiff, tiff_layout
+from hrseg.data.images.value_scale import ValueScale, value_scale
 from hrseg.errors import DataError
 from hrseg.task import Normalisation
 
@@ -33,6 +39,8 @@ TILE = 1024  # pixels of the sides of what is predicted at once in a large image
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")  # by Pillow; TIFF by tifffile
 ENDINGS = (*IMAGE_ENDINGS, ".webp", ".bmp", ".ppm", ".pgm")
 
+SAMPLE_BANDS, SAMPLE_ROWS = 16, 8  # of an image whose values are looked at before all of it is read
+
 _PILLOW_BAND = 2**25  # pixels that are cut out of a Pillow image at once: below its own limit for one image
 _READS_AS = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 _LIMIT = threading.Lock()
@@ -40,11 +48,23 @@ _LIMIT = threading.Lock()
 ImageSource = str | Path | np.ndarray | Image.Image
 
 
+class Rows(NamedTuple):
+    """Some rows of an image, [h, W, C]; valid: bool [h, W], where there is data, or None: everywhere."""
+
+    image: np.ndarray
+    valid: np.ndarray | None
+
+    def part(self, rows: slice, columns: slice = slice(None)) -> Rows:
+        """Some of these rows, or of their columns."""
+        return Rows(self.image[rows, columns], None if self.valid is None else self.valid[rows, columns])
+
+
 @dataclass(frozen=True)
 class ImageReader:
     """An image as viewers show it: turned and mirrored as its orientation tag says. A size is (height, width).
 
-    dtype: uint8, uint16 or float32. transparency: its last channel is alpha. notes: what was converted in reading it.
+    dtype: uint8, uint16 or float32. transparency: its last channel is alpha. nodata: the value of pixels without data.
+    notes: what was converted in reading it.
     """
 
     where: str
@@ -55,9 +75,14 @@ class ImageReader:
     notes: tuple[str, ...]
     _cut: Callable[[int, int, int, int], np.ndarray]  # top, bottom, left, right, of what is stored
     _orientation: int = 1
+    nodata: Nodata | None = None
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows [top, bottom), [bottom - top, W, C] in its own type. Raises DataError where a float is not finite."""
+        """Rows [top, bottom), [bottom - top, W, C] in its own type, 0 where there is no data."""
+        return self.valid_rows(top, bottom).image
+
+    def valid_rows(self, top: int, bottom: int) -> Rows:
+        """Rows [top, bottom). Raises DataError where a float is infinite."""
         height, width = self.size
         if self._orientation in (3, 4, 7, 8):
             top, bottom = height - bottom, height - top
@@ -65,34 +90,20 @@ class ImageReader:
         with decoding_errors(Path(self.where)):
             band = upright(self._cut(*box), self._orientation)
             band = band if band.ndim == 3 else band[:, :, None]
-            return np.ascontiguousarray(as_image_type(Path(self.where), band))
+            band, valid = without_nodata(band, self.nodata, alpha=self.transparency)
+            return Rows(np.ascontiguousarray(as_image_type(Path(self.where), band)), valid)
 
     def for_model(self, normalisation: Normalisation) -> ModelInput:
         """The image as a model with this normalisation takes it. Raises DataError where it cannot take it."""
-        wanted, steps, notes = normalisation.channels, [], list(self.notes)
-        channels = self.channels
-        if self.transparency and channels == wanted + 1:
-            steps.append(lambda band: band[:, :, :-1])
-            notes.append("transparency was left out")
-            channels -= 1
-        elif self.transparency and (channels, wanted) == (2, 3):
-            steps.append(lambda band: band[:, :, :1])
-            notes.append("transparency was left out")
-            channels = 1
-        if (channels, wanted) == (1, 3):
-            steps.append(lambda band: np.repeat(band, 3, axis=2))
-            notes.append("grey became three equal channels")
-            channels = 3
-        if channels != wanted:
+        wanted = normalisation.channels
+        if not may_have_channels(self.channels, self.transparency, wanted):
             raise DataError(self.where, f"has {self.channels} channels, the model takes {wanted}.")
-        highest = {high for _, high in normalisation.input_range}
-        if self.dtype == np.uint16 and highest == {255.0}:
-            steps.append(lambda band: band.astype(np.float32) / 257)
-            notes.append("16 bits were scaled to the 0 to 255 of the model")
-        elif self.dtype == np.uint8 and highest == {65535.0}:
-            steps.append(lambda band: band.astype(np.uint16) * 257)
-            notes.append("8 bits were scaled to the 0 to 65535 of the model")
-        return ModelInput(self, tuple(steps), tuple(notes))
+        seen = ModelInput(self, wanted, ValueScale(), ())
+        notes = [*self.notes, *channel_notes(self.channels, self.transparency, wanted)]
+        if wanted == 1 < self.channels - self.transparency:
+            seen.sample()  # refuses colours before anything is written
+        scale = value_scale(self.where, self.dtype, seen.value_bounds, normalisation)
+        return replace(seen, scale=scale, notes=tuple(filter(None, [*notes, scale.note])))
 
 
 @dataclass(frozen=True)
@@ -100,19 +111,45 @@ class ModelInput:
     """An image in the channels and the range of values that a model takes, and a note for each conversion."""
 
     reader: ImageReader
-    steps: tuple[Callable[[np.ndarray], np.ndarray], ...]
+    channels: int
+    scale: ValueScale
     notes: tuple[str, ...]
 
     @property
     def size(self) -> tuple[int, int]:
         return self.reader.size
 
-    def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows [top, bottom), uint8, uint16 or float32 [bottom - top, W, C]."""
-        band = self.reader.rows(top, bottom)
-        for step in self.steps:
-            band = step(band)
-        return band
+    @property
+    def may_lack_data(self) -> bool:
+        """Whether some pixels may be without data."""
+        reader = self.reader
+        hidden = reader.transparency and reader.channels != self.channels
+        return hidden or reader.nodata is not None or reader.dtype.kind == "f"
+
+    def rows(self, top: int, bottom: int) -> Rows:
+        """Rows [top, bottom), uint8, uint16 or float32 [bottom - top, W, C]; 0 where there is no data.
+
+        Raises DataError where an image that looked grey has colours.
+        """
+        image, valid = self.reader.valid_rows(top, bottom)
+        image, opaque = with_channels(self.reader.where, image, self.reader.transparency, self.channels)
+        return Rows(self.scale(image), both_valid(valid, opaque))
+
+    def sample(self) -> Rows:
+        """A few bands of rows from top to bottom, as one; an image that needs no tiles whole."""
+        height, width = self.size
+        if height * width <= 4 * TILE**2 or height <= SAMPLE_BANDS * SAMPLE_ROWS:
+            return self.rows(0, height)
+        starts = (i * (height - SAMPLE_ROWS) // (SAMPLE_BANDS - 1) for i in range(SAMPLE_BANDS))
+        bands = [self.rows(start, start + SAMPLE_ROWS) for start in starts]
+        valid = [np.ones(band.image.shape[:2], bool) if band.valid is None else band.valid for band in bands]
+        return Rows(np.concatenate([band.image for band in bands]), np.concatenate(valid))
+
+    def value_bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value of the sample; 0 and 0 where it holds no data."""
+        image, valid = self.sample()
+        values = image if valid is None else image[valid]
+        return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
 
 
 def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> ImageReader:
@@ -139,8 +176,10 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> ImageRea
         depth = png_depth(head) if image.format == "PNG" else None
         if depth in ((16, RGB), (16, RGBA), (16, GREY_ALPHA)):
             with _without_pillow_limit():
-                array = read_image(path)
-            return _array_reader(str(path), array, max_pixels, transparency=array.shape[2] == 4)
+                array, alpha, valid = decode_image(path)
+            if valid is not None:  # a colour that stands for "transparent" becomes a channel of it
+                array, alpha = np.dstack([array, valid * np.iinfo(array.dtype).max]).astype(array.dtype), True
+            return _array_reader(str(path), array, max_pixels, transparency=alpha)
         return _pillow_reader(str(path), image, max_pixels)
 
 
@@ -161,6 +200,8 @@ def _array_reader(where: str, array: np.ndarray, max_pixels: int, *, transparenc
         raise DataError(where, what, "An image is [height, width] or [height, width, channels] of numbers.")
     require_size(where, array.shape[:2], max_pixels)
     dtype = array.dtype if array.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+    if array.dtype == np.float64:  # what numpy makes of a division: its last digits are not meant
+        array = array.astype(np.float32)
     channels = array.shape[2] if array.ndim == 3 else 1
     alpha = channels in (2, 4) if transparency is None else transparency
     cut = lambda top, bottom, left, right: array[top:bottom, left:right]  # noqa: E731
@@ -170,6 +211,9 @@ def _array_reader(where: str, array: np.ndarray, max_pixels: int, *, transparenc
 def _pillow_reader(where: str, image: Image.Image, max_pixels: int) -> ImageReader:
     require_size(where, (image.height, image.width), max_pixels)
     mode = _READS_AS.get(image.mode, image.mode)
+    key = image.info.get("transparency")
+    if image.mode == "P" and key is not None:
+        mode, key = "RGBA", None
     deep = mode.startswith("I")
     if mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "F") and not deep:
         raise DataError(where, f"has {image.mode} colours.", "Save it as RGB.")
@@ -185,7 +229,10 @@ def _pillow_reader(where: str, image: Image.Image, max_pixels: int) -> ImageRead
     stored = (image.height, image.width)
     size = stored[::-1] if orientation in TRANSPOSED else stored
     dtype = np.dtype(np.uint16 if deep else np.float32 if mode == "F" else np.uint8)
-    return ImageReader(where, size, Image.getmodebands(mode), dtype, mode.endswith("A"), notes, cut, orientation)
+    nodata = key if isinstance(key, int | tuple) and image.mode in ("L", "RGB", "I", "I;16") else None
+    return ImageReader(
+        where, size, Image.getmodebands(mode), dtype, mode.endswith("A"), notes, cut, orientation, nodata
+    )
 
 
 def _tiff_reader(path: Path, max_pixels: int) -> ImageReader:
@@ -207,4 +254,5 @@ def _tiff_reader(path: Path, max_pixels: int) -> ImageReader:
     channels = 3 if palette is not None else 1 if len(layout.shape) == 2 else layout.shape[0 if layout.planar else 2]
     stored_size = (layout.height, layout.width)
     size = stored_size[::-1] if layout.orientation in TRANSPOSED else stored_size
-    return ImageReader(str(path), size, channels, dtype, layout.transparency, (), cut, layout.orientation)
+    about = (channels, dtype, layout.transparency, (), cut, layout.orientation, layout.nodata)
+    return ImageReader(str(path), size, *about)

@@ -14,10 +14,12 @@ from hrseg.data.images.decoding import (
     ORIENTATION_TAG,
     PNG_START,
     TRANSPOSED,
+    DecodedImage,
     ImageInfo,
     decoding_errors,
     file_head,
     upright,
+    without_nodata,
 )
 from hrseg.errors import DataError
 
@@ -35,14 +37,22 @@ GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6  # colour types of a PNG
 PngDepth = tuple[int, int]  # bits per channel, colour type
 
 
-def read_png_or_jpeg(path: Path, depth: PngDepth | None) -> np.ndarray:
-    """An image [H, W] or [H, W, C], upright. depth: `png_depth` of its head."""
+def read_png_or_jpeg(path: Path, depth: PngDepth | None) -> DecodedImage:
+    """An image, upright. depth: `png_depth` of its head."""
     with open_png_or_jpeg(path, depth) as image:
+        if image.mode == "P" and "transparency" in image.info:
+            pixels = np.asarray(image.convert("RGBA"))
+            opaque = pixels[..., 3] > 0
+            return DecodedImage(pixels[..., :3] * opaque[..., None], False, None if opaque.all() else opaque)
         if image.mode == "P":
-            return np.asarray(image.convert("RGB"))
+            return DecodedImage(np.asarray(image.convert("RGB")), False, None)
         if image.mode == "1":
-            return np.asarray(image.convert("L"))
-        return upright(_decoded(path, image, depth), pillow_orientation(image))
+            return DecodedImage(np.asarray(image.convert("L"))[..., None], False, None)
+        array = upright(_decoded(path, image, depth), pillow_orientation(image))
+        array = array if array.ndim == 3 else array[:, :, None]
+        key = image.info.get("transparency")
+        pixels, valid = (array, None) if key is None else without_nodata(array, key)
+        return DecodedImage(pixels, image.mode in ("LA", "RGBA"), valid)
 
 
 def read_png_mask(path: Path, depth: PngDepth | None, colors: bool) -> np.ndarray:
@@ -73,20 +83,22 @@ def read_palette(path: str | Path) -> np.ndarray | None:
     return None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
 
 
-def inspect_png_or_jpeg(path: Path, depth: PngDepth | None) -> ImageInfo:
+def inspect_png_or_jpeg(path: Path, depth: PngDepth | None, *, whole: bool) -> ImageInfo:
     """As `inspect_image`. PNG: the checksum of each part is compared. JPEG: it is decoded at an eighth of its size."""
     with open_png_or_jpeg(path, depth) as image:
         width, height = image.size
         channels = 3 if image.mode == "P" else len(image.getbands())
         dtype = np.dtype(np.uint16 if depth and depth[0] == 16 else np.uint8)
-        if image.format == "PNG":
+        alpha = image.mode in ("LA", "RGBA")
+        lacks = alpha or "transparency" in image.info
+        if pillow_orientation(image) in TRANSPOSED:
+            height, width = width, height
+        if whole and image.format == "PNG":
             image.verify()
-        else:
-            if pillow_orientation(image) in TRANSPOSED:
-                height, width = width, height
+        elif whole:
             image.draft("L", (1, 1))
             image.load()
-    return ImageInfo(height, width, channels, dtype)
+    return ImageInfo(height, width, channels, dtype, alpha, lacks)
 
 
 def open_png_or_jpeg(path: Path, depth: PngDepth | None) -> Image.Image:

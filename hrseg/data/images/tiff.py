@@ -21,6 +21,7 @@ from hrseg.data.images.decoding import (
 )
 from hrseg.errors import DataError
 
+NODATA_TAG = 42113  # GDAL_NODATA
 MOST_TAGS, MOST_PAGES = 1000, 10_000  # what has more than one page is refused with another message
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the DataError says what is wrong with a broken file
@@ -30,8 +31,19 @@ _ONE_PAGE = (
 )
 
 
-def read_tiff(path: Path, palette_to_rgb: bool) -> np.ndarray:
-    """An image or mask [H, W] or [H, W, C], upright, in its own type."""
+class StoredTiff(NamedTuple):
+    """A TIFF's array [H, W] or [H, W, C], upright, in its own type. alpha: the last channel is marked as transparency.
+
+    nodata: the value of pixels without data.
+    """
+
+    array: np.ndarray
+    alpha: bool
+    nodata: float | None
+
+
+def read_tiff(path: Path, palette_to_rgb: bool) -> StoredTiff:
+    """An image or mask."""
     import tifffile
 
     content = path.read_bytes()
@@ -46,8 +58,8 @@ def read_tiff(path: Path, palette_to_rgb: bool) -> np.ndarray:
             array = np.moveaxis(array, 0, 2)
         if palette_to_rgb and page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = np.asarray(page.colormap) >> 8  # [3, n], 8-bit colours held in 16
-            array = palette.astype(np.uint8).T[array]
-        return upright(array, _tiff_orientation(page))
+            return StoredTiff(upright(palette.astype(np.uint8).T[array], _tiff_orientation(page)), False, None)
+        return StoredTiff(upright(array, _tiff_orientation(page)), _has_alpha(page), _nodata(page))
 
 
 def inspect_tiff(path: Path) -> ImageInfo:
@@ -67,11 +79,16 @@ def inspect_tiff(path: Path) -> ImageInfo:
             height, width = width, height
         dtype = np.dtype(np.uint8 if palette or series.dtype == bool else series.dtype)
         dtype = dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
-        return ImageInfo(height, width, 3 if palette else next(iter(sizes.values()), 1), dtype)
+        page = tif.pages.first
+        lacks = not palette and (dtype.kind == "f" or _has_alpha(page) or _nodata(page) is not None)
+        return ImageInfo(height, width, 3 if palette else next(iter(sizes.values()), 1), dtype, _has_alpha(page), lacks)
 
 
 class TiffLayout(NamedTuple):
-    """How a TIFF stores its image. planar: channels first. palette: uint8 [n, 3]. transparency: the last channel."""
+    """How a TIFF stores its image. planar: channels first. palette: uint8 [n, 3]. transparency: the last channel.
+
+    nodata: the value of pixels without data.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -81,6 +98,7 @@ class TiffLayout(NamedTuple):
     palette: np.ndarray | None
     transparency: bool
     orientation: int
+    nodata: float | None
 
 
 def tiff_layout(path: Path, max_pixels: int) -> TiffLayout:
@@ -96,9 +114,10 @@ def tiff_layout(path: Path, max_pixels: int) -> TiffLayout:
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = (np.asarray(page.colormap) >> 8).astype(np.uint8).T  # 8-bit colours held in 16
-        alpha = page.photometric == tifffile.PHOTOMETRIC.RGB and len(page.extrasamples) == 1
-        planar = axes in ("SYX", "CYX")
-        return TiffLayout(series.shape, series.dtype, height, width, planar, palette, alpha, _tiff_orientation(page))
+        planar, alpha = axes in ("SYX", "CYX"), palette is None and _has_alpha(page)
+        nodata = None if palette is not None else _nodata(page)
+        shape, dtype, orientation = series.shape, series.dtype, _tiff_orientation(page)
+        return TiffLayout(shape, dtype, height, width, planar, palette, alpha, orientation, nodata)
 
 
 def map_tiff(path: Path) -> np.ndarray:
@@ -137,6 +156,8 @@ def _single_series(path: Path, tif: Any) -> tuple[Any, str]:
 
     series, page = tif.series[0], tif.pages.first
     axes = series.axes
+    if axes in ("YXQ", "QYX") and series.shape[axes.index("Q")] == 1:  # how tifffile writes one channel
+        axes = axes.replace("Q", "C")
     if len(tif.series) > 1 or axes not in ("YX", "YXS", "SYX", "CYX", "YXC"):
         raise DataError(path, f"holds {len(tif.pages)} pages, its axes are {axes}.", _ONE_PAGE)
     readable = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
@@ -149,6 +170,20 @@ def _single_series(path: Path, tif: Any) -> tuple[Any, str]:
 def _tiff_orientation(page: Any) -> int:
     tag = page.tags.get(ORIENTATION_TAG)
     return 1 if tag is None else int(tag.value)
+
+
+def _has_alpha(page: Any) -> bool:
+    """Whether the last channel is transparency, premultiplied or not (TIFF 6.0, section 18, ExtraSamples)."""
+    return len(page.extrasamples) > 0 and int(page.extrasamples[-1]) in (1, 2)
+
+
+def _nodata(page: Any) -> float | None:
+    """The value of pixels without data, as GDAL writes it: a text in a tag of its own (GDAL, GTiff driver)."""
+    tag = page.tags.get(NODATA_TAG)
+    try:
+        return None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
 
 
 def _require_all_parts(path: Path, tif: Any) -> None:

@@ -60,20 +60,20 @@ def test_every_orientation_is_shown_as_viewers_show_it(orientation, ending, tmp_
 def test_16_bits_reach_a_model_of_8_without_losing_bits_and_it_is_said(tmp_path):
     tifffile.imwrite(tmp_path / "deep.tif", DEEP, photometric="rgb")
     seen = open_image(tmp_path / "deep.tif").for_model(Normalisation())
-    assert np.allclose(seen.rows(0, 37) * 257, DEEP, rtol=1e-6)
+    assert np.allclose(seen.rows(0, 37).image * 257, DEEP, rtol=1e-6)
     assert any("16 bits" in note for note in seen.notes)
 
 
 def test_8_bits_reach_a_model_of_16():
     ranges = Normalisation(input_range=((0.0, 65535.0),) * 3)
-    assert np.array_equal(open_image(COLORS).for_model(ranges).rows(0, 37), COLORS.astype(np.uint16) * 257)
+    assert np.array_equal(open_image(COLORS).for_model(ranges).rows(0, 37).image, COLORS.astype(np.uint16) * 257)
 
 
 def test_grey_and_transparent_pictures_reach_a_model_of_colours_and_it_is_said(tmp_path):
     Image.fromarray(COLORS).convert("LA").save(tmp_path / "grey.png")
     seen = open_image(tmp_path / "grey.png").for_model(Normalisation())
     grey = np.asarray(Image.fromarray(COLORS).convert("L"))
-    assert np.array_equal(seen.rows(0, 37), np.dstack([grey] * 3))
+    assert np.array_equal(seen.rows(0, 37).image, np.dstack([grey] * 3))
     assert [note.split()[0] for note in seen.notes] == ["transparency", "grey"]
 
 

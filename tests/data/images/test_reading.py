@@ -51,7 +51,7 @@ def test_a_png_keeps_every_bit(tmp_path, dtype, channels):
     cv2.imwrite(str(path), image[:, :, order])
     read = read_image(path)
     assert read.dtype == image.dtype and np.array_equal(read, image)  # Pillow alone halves 16-bit colours
-    assert inspect_image(path) == (5, 7, channels, dtype)
+    assert inspect_image(path)[:4] == (5, 7, channels, dtype)
 
 
 DECODERS = ("kornia_rs", "imagecodecs", "Pillow")
@@ -83,7 +83,12 @@ def test_a_png_reads_alike_by_all_decoders(tmp_path, read_by, decoder, channels,
     path, pixels = tmp_path / "a.png", values(dtype, 5, 7, channels)
     color = {"transparency": 9 if channels == 1 else (1, 2, 3)} if transparent else {}
     Image.fromarray(pixels.squeeze()).save(path, **color)
-    assert np.array_equal(read_by(decoder, path), pixels)
+    seen = pixels
+    if transparent:
+        pixels[1, 2] = color["transparency"]
+        Image.fromarray(pixels.squeeze()).save(path, **color)
+        seen = np.where((pixels == color["transparency"]).all(2, keepdims=True), 0, pixels)
+    assert np.array_equal(read_by(decoder, path), seen)
     assert np.array_equal(read_by(decoder, path, read_mask), pixels.squeeze())
 
 
@@ -176,7 +181,7 @@ def test_a_tiff_keeps_every_bit_and_channel(tmp_path, dtype, channels, planar):
         tifffile.imwrite(path, stored, photometric="minisblack", planarconfig=planar, compression="zlib")
     read = read_image(path)
     assert read.dtype == image.dtype and np.array_equal(read, image)
-    assert inspect_image(path) == (5, 7, channels, dtype)
+    assert inspect_image(path)[:4] == (5, 7, channels, dtype)
 
 
 def test_what_is_read_can_be_written_to(tmp_path):
@@ -226,9 +231,9 @@ def test_other_numbers_become_float32_only_without_loss(tmp_path):
         read_image(path)
 
 
-def test_not_a_number_is_named_with_its_place(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.array([[1, 2], [np.nan, 4]], np.float32))
-    with pytest.raises(DataError, match=r"a\.tif: channel 0 is nan at row 1, column 0"):
+def test_an_infinite_value_is_named_with_its_place(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[1, 2], [np.inf, 4]], np.float32))
+    with pytest.raises(DataError, match=r"a\.tif: channel 0 is inf at row 1, column 0"):
         read_image(tmp_path / "a.tif")
 
 
@@ -239,7 +244,7 @@ def test_a_palette_image_is_rgb_and_a_palette_mask_its_indices(tmp_path):
     image.save(path)
     colors = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
     assert np.array_equal(read_image(path), colors[indices])
-    assert inspect_image(path) == (2, 2, 3, np.uint8)
+    assert inspect_image(path)[:4] == (2, 2, 3, np.uint8)
     assert np.array_equal(read_mask(path), indices)
     assert np.array_equal(read_mask(path, colors=True), colors[indices])
     assert np.array_equal(read_palette(path)[:3], colors)
@@ -250,7 +255,7 @@ def test_a_palette_tiff_likewise(tmp_path):
     colors = rng.integers(0, 256, (256, 3), np.uint8)
     tifffile.imwrite(path, indices, photometric="palette", colormap=colors.T.astype(np.uint16) * 257)
     assert np.array_equal(read_image(path), colors[indices])
-    assert inspect_image(path) == (2, 2, 3, np.uint8)
+    assert inspect_image(path)[:4] == (2, 2, 3, np.uint8)
     assert np.array_equal(read_mask(path), indices)
 
 
