@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from hrseg import config, weights
 from hrseg.data.folder import _parse_classes
 from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
 from hrseg.errors import HrsegError
+from hrseg.importing.class_tables import read_table
 from hrseg.importing.importer import import_data
 from hrseg.importing.records import Options
 from hrseg.weights import checkpoint
@@ -227,6 +229,50 @@ def quiet(read: Callable[[], object]) -> None:
         assert str(error.where) and error.what, "an error without a place or a reason"
 
 
+def text_files() -> list[bytes]:
+    """YOLO's polygons of one image."""
+    return [b"0 0.1 0.1 0.9 0.1 0.9 0.9\n1 0.2 0.2 0.5 0.3 0.4 0.6 0.1 0.5\n"]
+
+
+def read_yolo(path: Path) -> None:
+    folder = path.parent / "source"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / "a.txt")
+    Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(folder / "a.png")
+    (folder / "data.yaml").write_text("train: .\nval: .\nnames: [cat, dog]\n")
+    options = Options((folder,), path.parent / "out", unlabelled="background", skip_broken=True)
+    shutil.rmtree(options.out, ignore_errors=True)
+    quiet(lambda: import_data(options, told=lambda text: None))
+
+
+def tables() -> list[bytes]:
+    return [b"name,r,g,b\nroad,128,64,128\nsky,1,2,3\n", b"0;road\n4;sky\n", b"a,#010203\nb,#ff0203\n"]
+
+
+def archives() -> list[bytes]:
+    image = io.BytesIO()
+    Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(image, "PNG")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", image.getvalue())
+        archive.writestr("x.json", annotation_files()[0])
+    return [file.getvalue()]
+
+
+def read_archive(path: Path) -> None:
+    out = path.parent / "out"
+
+    def read() -> None:
+        try:
+            options = Options((path,), out, unlabelled="background", skip_broken=True)
+            import_data(options, told=lambda text: None)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+            assert {*path.parent.iterdir()} == {path}, "something was left behind"
+
+    quiet(read)
+
+
 FORMATS_OF = {".json": ("coco", "coco_panoptic", "labelme"), ".xml": ("cvat",)}
 READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]] = {
     "settings": (settings_files, read_settings, ".yaml"),
@@ -234,6 +280,9 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]
     "picture": (pictures, read_picture, ".png"),
     "annotations": (annotation_files, read_annotations, ".json"),
     "annotations in XML": (xml_files, read_annotations, ".xml"),
+    "annotations in text": (text_files, read_yolo, ".txt"),
+    "table of classes": (tables, lambda path: quiet(lambda: read_table(path)), ".csv"),
+    "archive": (archives, read_archive, ".zip"),
 }
 
 

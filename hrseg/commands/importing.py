@@ -69,6 +69,15 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     add("--images", type=Path, metavar="DIR", help="the folder with the images, if they are not beside the annotations")
     add("--unlabelled", choices=("background", "ignore"), help="what pixels are that no annotation covers")
     add("--line-width", type=_positive, metavar="N", help="of Labelme's lines, in pixels (default: 10)")
+    add(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="a table of classes, CSV or JSON: name and colour, or name and value",
+    )
+    add(
+        "--soft", choices=("threshold", "ignore"), help="what pixels between two classes become, in JPEG and soft masks"
+    )
     add("--copy", action="store_true", help="copy images instead of linking them")
     add("--skip-broken", action="store_true", help="leave out what is broken, and count it")
     return options.parse_args(argv)

@@ -45,7 +45,7 @@ def _require_harmless(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         name = member.filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]) or "\0" in name:
+        if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
             raise DataError(path, f"holds a file whose name leads out of the archive: '{member.filename}'.")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise DataError(path, f"holds a link: '{member.filename}'.", "Unpack it yourself and give the folder.")

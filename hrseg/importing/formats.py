@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hrseg.data.images import walk
 from hrseg.errors import DataError, HrsegError, nearest
-from hrseg.importing import coco, cvat, labelme, panoptic, roboflow_masks, voc
+from hrseg.importing import coco, cvat, labelme, masks, panoptic, roboflow_masks, voc, yolo
 from hrseg.importing.records import Options, Source, Tree
 
 
@@ -29,6 +29,8 @@ FORMATS = {
     "labelme": Format(labelme.read, labelme.recognises, IMAGES | {"line_width"}),
     "voc": Format(voc.read, voc.recognises, IMAGES),
     "cvat": Format(cvat.read, cvat.recognises, IMAGES),
+    "yolo": Format(yolo.read, yolo.recognises),
+    "masks": Format(masks.read, masks.recognises, frozenset({"soft", "classes"})),
 }
 OPTIONS = ("images", "line_width", "soft", "classes", "class_field", "tile", "val_share")
 

@@ -120,7 +120,7 @@ def _import(options: Options, folder: Path, told: Callable[[str], None]) -> dict
     return {
         "format": name,
         "hrseg": __version__,
-        "unlabelled": None if source.complete else options.unlabelled,
+        "unlabelled": options.unlabelled,
         "images": {split or ("other" if splits else "all"): len(names) for split, names in tally.names.items()},
         "classes": [
             {"name": c.name, "id": i, "annotations": tally.of_class(i - values.shift)}
@@ -142,7 +142,7 @@ def _import(options: Options, folder: Path, told: Callable[[str], None]) -> dict
 def _meaning(source: Source, name: str, where: Path, options: Options) -> tuple[Values, list[Category], int]:
     """What masks hold; the classes in order; the id of the first. 0 is only ever the background."""
     categories = list(source.categories)
-    if source.complete and options.unlabelled:
+    if source.complete and options.unlabelled and not source.chooses:
         raise HrsegError("--unlabelled", f"there is nothing to choose: {name} says of every pixel what it is.")
     if not source.complete and options.unlabelled is None:
         what = f"{name} does not say what the pixels are that no annotation covers."

@@ -103,7 +103,8 @@ class Picture:
 class Source:
     """Everything that a reader found.
 
-    complete: the source says of every pixel what it is, so that nothing has to be asked about the others.
+    complete: the source says of every pixel what it is, so that nothing has to be asked about the others. chooses:
+    --unlabelled is an option all the same, for images without masks.
     """
 
     format: str
@@ -111,6 +112,7 @@ class Source:
     pictures: Sequence[Picture]
     problems: list[Problem] = field(default_factory=list)
     complete: bool = False
+    chooses: bool = False
     notes: list[str] = field(default_factory=list)
 
 
