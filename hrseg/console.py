@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        _escape_what_cannot_be_shown()
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
         for noisy in ("httpx", "urllib3", "huggingface_hub"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -52,6 +54,13 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             return 2
 
     return wrapped
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Let a console or pipe that lacks a letter (cp1252, gbk, ASCII) show its escape, such as `\\u6b69`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -18,10 +18,11 @@ from hrseg.build.datasets import cached, data_sets, input_ranges, normalisation,
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class
 from hrseg.config import Config, OptimConfig, TrainConfig
-from hrseg.data.checks import find_problems, refuse_problems
+from hrseg.data.checks import find_problems
 from hrseg.data.dataset import Dataset
 from hrseg.data.image_checks import value_warnings
 from hrseg.data.loader import iterations_per_epoch
+from hrseg.data.problems import refuse_problems
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.fast.narrow_batch_norm import widen_batch_norm

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
     from hrseg import config as settings
     from hrseg.data import checks
     from hrseg.data.image_checks import value_warnings
+    from hrseg.data.problems import refuse_problems
     from hrseg.report import data_summary
 
     config = settings.load(args.config, args.settings)
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         scale=config.augment.scale,
         batch_size=config.train.batch_size,
     )
-    checks.refuse_problems(problems, datasets)
+    refuse_problems(problems, datasets, one_by_one=args.all)
 
     space = datasets[train_split].space
     for split, examination in examinations.items():
@@ -57,15 +58,16 @@ def main(argv: Sequence[str]) -> int:
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     options = parser(
-        "Check a data set. Everything that is wrong is reported together: pairs, unreadable files, sizes, ids outside "
-        "the classes, images that are in both splits. Of a sound data set, the pixels and weights of the classes are "
-        "printed and a sheet of pictures is drawn.",
+        "Check a data set. Reports every problem at once: missing masks, unreadable files, sizes, values outside the "
+        "classes, images that are in both splits. For a sound data set it prints the share of each class and suggested "
+        "class weights, and draws a sheet of images with their labels.",
         "examples:\n"
         "  tools/check_data.py configs/folder.yaml data.root=data/mine\n"
         "  tools/check_data.py configs/cityscapes.yaml data.workers=8 --sheet cityscapes.png",
     )
     options.add_argument("config", metavar="CONFIG", help="a YAML file; configs/ has some")
     options.add_argument("settings", nargs="*", metavar="key=value", help="e.g. data.root=data/mine")
+    options.add_argument("--all", action="store_true", help="list every file, not one of each kind of problem")
     options.add_argument(
         "--sheet",
         type=Path,

@@ -20,7 +20,7 @@ from hrseg.config.schema import (
     TrackConfig,
     TrainConfig,
 )
-from hrseg.config.yaml_files import merge, read_with_base, read_yaml
+from hrseg.config.yaml_files import merge, read_with_base, read_yaml, read_yaml_as_text
 
 __all__ = [
     "AugmentConfig",
@@ -47,4 +47,5 @@ __all__ = [
     "parse",
     "read_with_base",
     "read_yaml",
+    "read_yaml_as_text",
 ]

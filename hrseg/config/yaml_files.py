@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from hrseg.config.shipped import find_config
 from hrseg.errors import ConfigError
+from hrseg.files import read_text
 
 MOST_BYTES = 16 * 2**20  # of a YAML file
 MOST_ENTRIES = 100_000
@@ -28,6 +30,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _TextLoader(_Loader):
+    """Every scalar is text, as it is written: no, 007 and 2026-11-27 are names."""
+
+    yaml_implicit_resolvers = {"<": [(MERGE, re.compile("^(?:<<)$"))]}
+
+
 class NotYaml(Exception):
     """A text that is not plain YAML. line: where in it, counted from 1, if that is known."""
 
@@ -36,10 +44,13 @@ class NotYaml(Exception):
         super().__init__(problem)
 
 
-def parse_yaml(text: str) -> Any:
-    """The plain values that a text in YAML stands for. Raises NotYaml for anything else."""
+def parse_yaml(text: str, *, as_text: bool = False) -> Any:
+    """The plain values that a text in YAML stands for. Raises NotYaml for anything else.
+
+    as_text: numbers, dates and truth values stay the text that they are.
+    """
     try:
-        content = yaml.load(text, _Loader)
+        content = yaml.load(text, _TextLoader if as_text else _Loader)
         _size(content, {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -73,11 +84,28 @@ def _size(value: Any, known: dict[int, int | None]) -> int:
 
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file, plain types only. Raises ConfigError where it cannot be read."""
-    path = Path(path)
+    return _read_yaml(Path(path), as_text=False)
+
+
+def read_yaml_as_text(path: str | Path) -> Any:
+    """The same with every number, date and truth value as the text that stands there."""
+    return _as_text(_read_yaml(Path(path), as_text=True))
+
+
+def _as_text(plain: Any) -> Any:
+    """Also what an explicit tag (`!!int 7`) made of a text."""
+    if isinstance(plain, dict):
+        return {str(key): _as_text(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_as_text(value) for value in plain]
+    return plain if plain is None else str(plain)
+
+
+def _read_yaml(path: Path, *, as_text: bool) -> Any:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(path, f"is larger than {MOST_BYTES // 2**20} MiB.", "Is it a file of settings?")
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(read_text(path), as_text=as_text)
     except FileNotFoundError:
         raise ConfigError(path, "no such file.", "Give the path of a YAML file.") from None
     except IsADirectoryError:

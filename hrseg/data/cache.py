@@ -329,7 +329,7 @@ def _sample_paths(dataset: Dataset, folder: Path, root: Path) -> list[Path]:
     """The file of each sample, named by a hash of its image's path below the root."""
     ending = folder.name.partition("-")[0]
     names = (Path(os.path.relpath(_source_paths(dataset, i)[0], root)).as_posix() for i in range(len(dataset)))
-    hashes = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in names)
+    hashes = (hashlib.sha256(os.fsencode(name)).hexdigest()[:32] for name in names)
     return [folder / name[:2] / f"{name[2:]}.{ending}" for name in hashes]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 T = TypeVar("T")
 BLOCK = 4096  # strings that are decoded at a time
+ENCODING = ("utf-8", "surrogatepass")  # holds any string, in any locale
 
 
 class CompactStrings(Sequence[T], Generic[T]):
@@ -21,7 +22,7 @@ class CompactStrings(Sequence[T], Generic[T]):
     """
 
     def __init__(self, values: Iterable[Any], convert: Callable[[str], T]):
-        self._text, self._convert = os.fsencode("\0".join([*map(os.fspath, values), ""])), convert
+        self._text, self._convert = "\0".join([*map(os.fspath, values), ""]).encode(*ENCODING), convert
         ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 0)  # no name or path contains a zero byte
         self._starts = np.concatenate([[0], ends + 1])
 
@@ -36,7 +37,7 @@ class CompactStrings(Sequence[T], Generic[T]):
         if isinstance(i, slice):
             return [self[place] for place in range(*i.indices(len(self)))]
         place = range(len(self))[i]  # counts from the end where negative; IndexError outside
-        return self._convert(os.fsdecode(self._text[self._starts[place] : self._starts[place + 1] - 1]))
+        return self._convert(self._text[self._starts[place] : self._starts[place + 1] - 1].decode(*ENCODING))
 
     def __iter__(self) -> Iterator[T]:
         return map(self._convert, self.strings())
@@ -45,7 +46,7 @@ class CompactStrings(Sequence[T], Generic[T]):
         """All of them as plain strings, without `convert`."""
         for first in range(0, len(self), BLOCK):
             last = min(first + BLOCK, len(self))
-            yield from os.fsdecode(self._text[self._starts[first] : self._starts[last] - 1]).split("\0")
+            yield from self._text[self._starts[first] : self._starts[last] - 1].decode(*ENCODING).split("\0")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(_equal, self, other))

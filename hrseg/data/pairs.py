@@ -12,7 +12,7 @@ import numpy as np
 
 from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset
-from hrseg.data.images import ImageKind, common_kind, decode_image, inspect_image, read_mask
+from hrseg.data.images import ImageKind, channels_are_equal, common_kind, decode_image, inspect_image, read_mask
 from hrseg.data.images.decoding import both_valid
 from hrseg.data.images.kinds import with_channels
 from hrseg.errors import DataError
@@ -109,48 +109,81 @@ class Pairs(Dataset):
     def meaning(self) -> dict[str, Any]:
         """What the values of the files become: a cache made with another meaning is not used."""
         table = self.table
-        indices = {} if table is None else {str(value): int(table.index_of[value]) for value in table.values}
+        indices = {} if table is None else {str(value): table.indices[value] for value in table.values}
         space = {"task": self.space.task.value, "ignore_index": self.space.ignore_index}
         tiff = any(str(path).lower().endswith((".tif", ".tiff")) for path in plain_strings(self.images))
         nodata = {"nodata": "ignored"} if tiff else {}  # other formats were cached in the same way before
         return {**space, "indices": indices, "channels": self.in_channels, **nodata}
 
 
+class UnknownValues(DataError):
+    """A mask has values, or colours, that are no class. unknown: all of them."""
+
+    def __init__(self, where: object, what: str, way_out: str, unknown: Sequence[Any]):
+        super().__init__(where, what, way_out)
+        self.unknown = tuple(unknown)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # how a reading process hands it to the one that asked
+        return type(self), (self.where, self.what, self.way_out, self.unknown)
+
+
+class GreyEdges(UnknownValues):
+    """A mask of two values has shades between them: its edges are anti-aliased, or it was a JPEG."""
+
+
 class ValueTable:
     """The class index of each value that a mask may have; any other value is an error.
 
-    values: all that have an index, in order. index_of: the index of each value, `unknown` for all others.
+    indices: by value; any integers. listed_in: the file that lists them, for messages.
     """
 
-    def __init__(self, indices: Mapping[int, int], ignore_index: int = IGNORE_INDEX):
+    def __init__(self, indices: Mapping[int, int], ignore_index: int = IGNORE_INDEX, *, listed_in: str = ""):
         classes = [index for index in indices.values() if index != ignore_index]
         small = ignore_index <= 255 and max(classes) < 254
         self.dtype = np.uint8 if small else np.uint16
         self.unknown = 254 if small else 65534  # not a class; the table stays as narrow as its result
+        self.indices, self.ignore_index, self.listed_in = dict(indices), ignore_index, listed_in
         self.values = sorted(indices)
-        self.index_of: np.ndarray = np.full(max(256, self.values[-1] + 1), self.unknown, self.dtype)
+        self._sorted = np.array(self.values, np.int64)
+        self._index_of_sorted = np.array([indices[value] for value in self.values], self.dtype)
+        highest = max(255, min(self.values[-1], 65535))
+        self._index_of: np.ndarray = np.full(highest + 1, self.unknown, self.dtype)  # of values from 0 to 65535
         for value, index in indices.items():
-            self.index_of[value] = index
+            if 0 <= value <= highest:
+                self._index_of[value] = index
 
     def __call__(self, mask: np.ndarray, path: Path, way_out: str = "") -> np.ndarray:
-        """The indices [H, W] of a mask's values. Raises DataError that names the first value without a class."""
+        """The indices [H, W] of a mask's values. Raises UnknownValues where some have no class."""
+        if mask.ndim == 3 and channels_are_equal(mask):
+            mask = mask[:, :, 0]
         if mask.ndim == 3:
             raise DataError(path, "is an RGB picture where a mask of ids is expected.", way_out)
         if mask.dtype == np.uint8:
-            indices: np.ndarray = cv2.LUT(mask, self.index_of[:256])
-            if self.unknown not in self.index_of[: int(mask.max(initial=0)) + 1]:
+            indices: np.ndarray = cv2.LUT(mask, self._index_of[:256])
+            if self.unknown not in self._index_of[: int(mask.max(initial=0)) + 1]:
                 return indices
+        elif mask.dtype == np.uint16:
+            inside = mask < len(self._index_of)
+            indices = np.where(inside, np.take(self._index_of, np.where(inside, mask, 0)), self.dtype(self.unknown))
         else:
-            inside = (mask >= 0) & (mask < len(self.index_of))
-            indices = np.where(inside, np.take(self.index_of, np.where(inside, mask, 0)), self.dtype(self.unknown))
+            place = np.minimum(np.searchsorted(self._sorted, mask), len(self._sorted) - 1)
+            known = self._sorted[place] == mask
+            indices = np.where(known, self._index_of_sorted[place], self.dtype(self.unknown))
         unknown = indices == self.unknown
         if unknown.any():
             row, column = np.argwhere(unknown)[0]
-            what = (
-                f"value {mask[row, column]} at row {row}, column {column} is not a class ({value_ranges(self.values)})."
-            )
-            raise DataError(path, what, way_out)
+            where = f"value {mask[row, column]} (row {row}, column {column})"
+            what = f"{where} is not in {self.listed_in}, which lists {self.listed()}."
+            if not self.listed_in:
+                what = f"{where} is not a class; those are {self.listed()}."
+            raise UnknownValues(path, what, way_out, np.unique(mask[unknown]).tolist())
         return indices
+
+    def listed(self) -> str:
+        """The values in words: '0 to 18 (ignored: 255)'."""
+        ignored = [value for value in self.values if self.indices[value] == self.ignore_index]
+        classes = value_ranges(value for value in self.values if value not in ignored)
+        return f"{classes} (ignored: {value_ranges(ignored)})" if ignored else classes
 
 
 def masks_without_image(masks: Iterable[str]) -> list[str]:
@@ -162,14 +195,16 @@ def size_mismatch(image: tuple[int, ...], mask: tuple[int, ...]) -> str:
 
 
 def value_ranges(values: Iterable[int]) -> str:
-    """Integers as text: 0-18, 255."""
+    """Integers in words: '0 to 18, 255', '0 and 255'."""
     parts: list[list[int]] = []
     for value in sorted(values):
         if parts and value == parts[-1][1] + 1:
             parts[-1][1] = value
         else:
             parts.append([value, value])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+    texts = [str(low) if low == high else f"{low} {'and' if high == low + 1 else 'to'} {high}" for low, high in parts]
+    single = all(low == high for low, high in parts)
+    return " and ".join(texts) if len(texts) == 2 and single else ", ".join(texts)
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:

@@ -10,6 +10,7 @@ import numpy as np
 from hrseg import distributed
 from hrseg.data.dataset import Dataset
 from hrseg.evaluate.evaluator import Evaluation
+from hrseg.files import text_as_name
 from hrseg.metrics import image_ious
 from hrseg.report import examples, pictures
 from hrseg.task import Normalisation
@@ -75,7 +76,10 @@ def draw(drawn: ValidationPictures, evaluation: Evaluation, folder: Path) -> lis
     found = drawn.examples()
     scored = zip(evaluation.per_image.names, image_ious(evaluation.per_image), strict=True)
     titles = {_safe(n): n if np.isnan(iou) else f"{n}: mean IoU {100 * iou:.1f} %" for n, iou in scored}
-    paths = [pictures.save(example.panel, folder / "images" / "val" / f"{example.name}.png") for example in found]
+    paths = [
+        pictures.save(example.panel, folder / "images" / "val" / text_as_name(f"{example.name}.png"))
+        for example in found
+    ]
     if len({example.panel.shape for example in found}) == 1:
         rows = [pictures.titled(example.panel, titles[example.name]) for example in found]
         sheet = pictures.sheet(rows, columns=1, gap=12)

@@ -158,7 +158,7 @@ def test_one_strange_value_is_not_taken_for_a_shift(scenes, capsys):
     save(scenes / "masks/train/0.png", mask)
     assert run(scenes) == 2
     err = capsys.readouterr().err
-    assert "value 3 at row 5, column 5 is not a class" in err and "one too" not in err
+    assert "value 3 (row 5, column 5) is not in classes.yaml, which lists 0 to 2" in err and "one too" not in err
 
 
 def test_images_of_several_sizes_need_a_crop(scenes, capsys):

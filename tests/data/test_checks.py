@@ -10,13 +10,18 @@ import pytest
 import tifffile
 from PIL import Image
 
+from hrseg.data import checks
 from hrseg.data.camvid import CamVid
-from hrseg.data.checks import check, require_sound
+from hrseg.data.checks import require_sound
 from hrseg.data.dataset import Dataset, as_dataset
 from hrseg.data.folder import Folder
 from hrseg.errors import DataError
 from hrseg.task import LabelSpace, Sample, SegmentationClass
 from tests.conftest import ROOT
+
+
+def check(*args: object, **kwargs: object) -> list[str]:
+    return [str(problem) for problem in checks.check(*args, **kwargs)]
 
 
 def save(path: Path, array: object) -> None:
@@ -41,7 +46,7 @@ def test_all_that_is_wrong_is_reported_together(tmp_path, workers):
     save(masks / "d.png", np.zeros((48, 32)))
     (images / "e.png").write_bytes((images / "e.png").read_bytes()[:60])
     save(masks / "f.png", np.full((32, 48), 7))
-    save(masks / "g.png", np.zeros((32, 48, 3)))
+    save(masks / "g.png", np.full((32, 48, 3), (1, 2, 3)))
     save(masks / "h.png", np.full((32, 48), 255))
     (masks / "i.png").write_bytes(b"")
     (images / "x.webp").write_bytes(b"RIFF")
@@ -54,12 +59,12 @@ def test_all_that_is_wrong_is_reported_together(tmp_path, workers):
         (images / "b.png", f"has no mask, there is no {masks / 'b.png'}"),
         (images / "d.png", "the image is 32x48 (height x width), its mask 48x32"),
         (images / "e.png", "cannot be"),
-        (masks / "f.png", "value 7 at row 0, column 0 is not a class (0-1, 255)"),
+        (masks / "f.png", "value 7 (row 0, column 0) is not in classes.yaml, which lists 0 and 1 (ignored: 255)"),
         (masks / "g.png", "is an RGB picture, but class 'road' has no color"),
         (masks / "h.png", "every pixel is ignored"),
         (masks / "i.png", "is empty (0 bytes)"),
         (images / "j.tif", "has 2 channels, the data set 3"),
-        (images / "x.webp", "is not read"),
+        (images / "x.webp", "is in a format that is not read"),
         (masks / "c.png", "a mask without an image"),
     ]
     assert len(problems) == len(expected), problems
@@ -113,7 +118,8 @@ def test_training_is_stopped_with_one_message_for_all_splits(tmp_path):
         require_sound(sets, progress=False)
     lines = str(caught.value).splitlines()
     assert "data (train, val): 27 problems." in lines[0]
-    assert lines[20].startswith(f"- {tmp_path}/images/train/t.png: ") and lines[21] == "- and 7 more."
+    assert lines[1].startswith(f"- {tmp_path}/images/train/a.png and 26 more: has no mask")
+    assert "--all lists every file" in lines[2] and "data.check=false" in lines[3] and len(lines) == 4
 
 
 class Lab(Dataset):

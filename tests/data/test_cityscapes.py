@@ -60,13 +60,13 @@ def test_train_ids_where_label_ids_are_expected_are_noticed(judged, tmp_path):
     shutil.copytree(judged, tmp_path / "set")
     for path in tmp_path.rglob("*_gtFine_labelIds.png"):
         shutil.copy(path.with_name(path.name.replace("labelIds", "labelTrainIds")), path)
-    problems = check(Cityscapes(tmp_path / "set", "val"), progress=False)
+    problems = [str(problem) for problem in check(Cityscapes(tmp_path / "set", "val"), progress=False)]
     assert len(problems) >= 6 and all("labelTrainIds" in p for p in problems)
 
 
 def test_train_ids_without_ignored_pixels_are_noticed_too(tmp_path):
     make(tmp_path, "val", "a/a_0", value=13)  # trainId of car; as an id it is a fence
-    (problem,) = check(Cityscapes(tmp_path, "val"), progress=False)
+    (problem,) = map(str, check(Cityscapes(tmp_path, "val"), progress=False))
     assert "above 18" in problem and "labelTrainIds" in problem
 
 

@@ -176,7 +176,7 @@ def test_labels_that_hold_trainids_are_refused_with_a_sentence(tmp_path, capsys)
         ("two", "has 2 files for the image stadt1"),
         ("size", "is 10x30 (height x width), the labels of the image are 20x30"),
         ("rgb", "is an RGB picture"),
-        ("id", "value 77 at row 3, column 4 is not a class"),
+        ("id", "value 77 (row 3, column 4) is not a class"),
         ("text", "not an image"),
         ("folder", "no such folder"),
     ],
@@ -192,7 +192,7 @@ def test_files_that_do_not_fit_are_named(tmp_path, damage, message):
     elif damage == "size":
         save(path, array[:10])
     elif damage == "rgb":
-        save(path, np.repeat(array[..., None], 3, axis=2))
+        save(path, array[..., None] + np.arange(3, dtype=np.uint8))
     elif damage == "id":
         array[3, 4] = 77
         save(path, array)

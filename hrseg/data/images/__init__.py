@@ -3,8 +3,9 @@
 from hrseg.data.images.decoding import DecodedImage, ImageInfo
 from hrseg.data.images.kinds import ImageKind, common_kind
 from hrseg.data.images.listing import IMAGE_ENDINGS, MASK_ENDINGS, OTHER_ENDINGS, ending_of, list_files, walk
+from hrseg.data.images.masks import channels_are_equal, read_mask, stored_orientation
 from hrseg.data.images.png_and_jpeg import read_palette
-from hrseg.data.images.reading import decode_image, inspect_image, read_image, read_mask
+from hrseg.data.images.reading import decode_image, inspect_image, read_image
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -13,6 +14,7 @@ __all__ = [
     "DecodedImage",
     "ImageInfo",
     "ImageKind",
+    "channels_are_equal",
     "common_kind",
     "decode_image",
     "ending_of",
@@ -21,5 +23,6 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_palette",
+    "stored_orientation",
     "walk",
 ]

@@ -58,7 +58,7 @@ def decoding_errors(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise too_large(path) from None
     except Image.UnidentifiedImageError:
-        raise DataError(path, "is not an image in PNG, JPEG or TIFF, or its head is broken.") from None
+        raise DataError(path, "is not an image in PNG, JPEG, TIFF or BMP, or its head is broken.") from None
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror or error}.") from error
     except Exception as error:

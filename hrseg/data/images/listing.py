@@ -7,16 +7,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hrseg.errors import DataError
+from hrseg.files import name_as_text
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-MASK_ENDINGS = (".png", ".tif", ".tiff")  # JPEG changes values, and a mask's values are its meaning
-OTHER_ENDINGS = (".bmp", ".gif", ".webp", ".jp2", ".ppm", ".heic")  # images in formats that are not read
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".npy")  # JPEG changes values, and a mask's values are its meaning
+OTHER_ENDINGS = (".gif", ".webp", ".jp2", ".ppm", ".heic", ".npy")  # images in formats that are not read
 
 
 def list_files(
     folder: Path, endings: Sequence[str], *, suffix: str = "", unread: list[str] | None = None
 ) -> dict[str, str]:
     """Paths below a folder by name: the path from the folder, '/' between folders, without `suffix` and ending; sorted.
+
+    Names are text, see `name_as_text`; paths are as the system gives them.
 
     Hidden files and other endings are left out. unread: receives the paths of images in other formats. Raises
     DataError where two files have one name (a.png and a.jpg), and as `walk` does.
@@ -30,7 +33,7 @@ def list_files(
             if unread is not None and ending in others:
                 unread.append(path)
             continue
-        name = path[start : len(path) - len(ending)].replace(os.sep, "/")
+        name = name_as_text(path[start : len(path) - len(ending)].replace(os.sep, "/"))
         if not name.endswith(suffix):
             continue
         name = name.removesuffix(suffix)

@@ -1,4 +1,4 @@
-"""PNG and JPEG, by Pillow and faster decoders."""
+"""PNG, JPEG and BMP, by Pillow and faster decoders."""
 
 from __future__ import annotations
 
@@ -55,19 +55,20 @@ def read_png_or_jpeg(path: Path, depth: PngDepth | None) -> DecodedImage:
         return DecodedImage(pixels, image.mode in ("LA", "RGBA"), valid)
 
 
-def read_png_mask(path: Path, depth: PngDepth | None, colors: bool) -> np.ndarray:
-    """A mask's own values [H, W], or colours [H, W, C]. colors: palettes and single bits become RGB."""
+def read_png_mask(path: Path, depth: PngDepth | None, colors: bool, *, lossy: bool = False) -> np.ndarray:
+    """A mask's own values [H, W], or colours [H, W, C].
+
+    colors: palettes and single bits become RGB. lossy: JPEG is taken too.
+    """
     with open_png_or_jpeg(path, depth) as image:
-        if depth is None:
-            raise DataError(path, "is a mask in JPEG, which changes values.", "Save masks as PNG.")
-        bits, color_type = depth
-        if bits == 16 and color_type != GREY:
-            raise DataError(path, "is a mask of 16-bit colours.", "Ids have one channel, colours 8 bits.")
-        if image.mode == "LA":
-            image = image.convert("RGBA")
+        if depth is None and image.format != "BMP" and not lossy:
+            raise DataError(path, "is a mask in JPEG, whose compression changes label values.", "Save it as PNG.")
+        bits, color_type = depth or (8, None)
         if colors and image.mode in ("P", "1"):
             image = image.convert("RGB")
         array = _decoded(path, image, depth)
+        if depth is None:  # of a PNG the tag is not read
+            array = upright(array, pillow_orientation(image))
     if color_type == GREY and bits in (2, 4) and not colors:
         array = array // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits to 0..255: ids would change
     return array
@@ -103,7 +104,7 @@ def inspect_png_or_jpeg(path: Path, depth: PngDepth | None, *, whole: bool) -> I
 
 def open_png_or_jpeg(path: Path, depth: PngDepth | None) -> Image.Image:
     """A file opened but not decoded. Raises DataError for animations, CMYK and 16-bit grey with alpha."""
-    image = Image.open(path, formats=("PNG", "JPEG"))
+    image = Image.open(path, formats=("PNG", "JPEG", "BMP"))
     # An MPO is a camera's JPEG with previews after the photograph: viewers show the first.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DataError(path, f"is an animation of {image.n_frames} pictures.", "Save them one by one.")  # type: ignore[attr-defined]

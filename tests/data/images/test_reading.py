@@ -331,7 +331,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "empty.png").touch()
     files["empty"] = (folder / "empty.png", "0 bytes")
     (folder / "text.png").write_text("not an image")
-    files["text"] = (folder / "text.png", "not an image in PNG, JPEG or TIFF")
+    files["text"] = (folder / "text.png", "not an image in PNG, JPEG, TIFF or BMP")
     files["absent"] = (folder / "absent.png", "no such file")
     (folder / "folder.png").mkdir()
     files["folder"] = (folder / "folder.png", "directory")
@@ -352,8 +352,8 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     files["pages of two sizes"] = (folder / "series.tif", "2 pages")
     tifffile.imwrite(folder / "white.tif", noise[..., 0], photometric="miniswhite")
     files["white is zero"] = (folder / "white.tif", "MINISWHITE")
-    Image.fromarray(noise).save(folder / "a.bmp")
-    files["bmp"] = ((folder / "a.bmp").rename(folder / "bmp.png"), "not an image in PNG, JPEG or TIFF")
+    Image.fromarray(noise).save(folder / "a.ppm")
+    files["ppm"] = ((folder / "a.ppm").rename(folder / "ppm.png"), "not an image in PNG, JPEG, TIFF or BMP")
     files["16-bit grey with alpha"] = (write_png(folder / "ga.png", bytes(16), 2, 2, 16, 4), "16-bit grey with alpha")
     return files
 
@@ -383,7 +383,7 @@ def test_an_image_far_too_large_is_refused_before_it_is_decoded(tmp_path, monkey
 
 def test_a_jpeg_mask_and_float_ids_are_refused(tmp_path):
     Image.fromarray(values("uint8", 8, 8)).save(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="JPEG, which changes values"):
+    with pytest.raises(DataError, match="JPEG, whose compression changes label values"):
         read_mask(tmp_path / "a.jpg")
     tifffile.imwrite(tmp_path / "a.tif", values("float32", 8, 8))
     with pytest.raises(DataError, match="float32 values"):
