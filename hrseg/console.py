@@ -12,12 +12,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 
 from tqdm import tqdm
 
 from hrseg.errors import HrsegError, first_line
 
 LESS_MEMORY = "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate."
+
+SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | None], int]:
@@ -35,7 +38,7 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
         # Each retry without a network is two lines; the error that ends them is reported.
         logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
         try:
-            return main(sys.argv[1:] if argv is None else argv)
+            return main([expand_home(word) for word in (sys.argv[1:] if argv is None else argv)])
         except HrsegError as error:
             rank = os.environ.get("RANK")
             print(f"error: {error}" if rank is None else f"error: process {rank}: {error}", file=sys.stderr)
@@ -61,6 +64,20 @@ def _escape_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def expand_home(word: str) -> str:
+    """A word of the command line in which a leading ~ has become the home folder, as in ~/photos and --out=~/results.
+
+    A shell does that, but not within quotes or after an equals sign. Settings, key=value, see to it themselves.
+    """
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if value != "~" and not value.startswith("~/"):
+        return word
+    try:
+        return f"{option}{equals}{Path(value).expanduser()}"
+    except RuntimeError as error:
+        raise HrsegError(word, f"{first_line(error)}.", "Write the whole path.") from None
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -139,5 +156,6 @@ def progress(
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Positional words apart from `key=value` words."""
-    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    """Positional words apart from `key=value` words. A path may have an equals sign in it: runs/lr=0.1/config.yaml."""
+    settings = [word for word in words if SETTING.match(word)]
+    return [word for word in words if word not in settings], settings

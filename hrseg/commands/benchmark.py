@@ -12,6 +12,7 @@ from pathlib import Path
 from hrseg.benchmark import SUBJECTS
 from hrseg.console import command, image_size, parser
 from hrseg.errors import ConfigError, nearest
+from hrseg.made_files import require_replaceable
 
 
 @command
@@ -29,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--variant", f"no variant '{args.variant}'.", nearest(args.variant, VARIANTS))
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("--device", "there is no CUDA device.", "Leave it out to measure on the CPU.")
+    if args.json:
+        require_replaceable(args.json, "Give another --json.")
     rounds = max(3, args.rounds or (7 if args.short else 15))
     variant, also = (args.variant, ()) if args.variant else ("w18", ("w48",))
     options = Options(variant, args.size, args.device, args.clock, rounds, args.short, also)

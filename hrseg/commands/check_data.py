@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hrseg.console import command, counted, parser
 from hrseg.errors import HrsegError
+from hrseg.made_files import require_replaceable
 
 
 @command
@@ -23,6 +24,8 @@ def main(argv: Sequence[str]) -> int:
     from hrseg.report import data_summary
 
     config = settings.load(args.config, args.settings)
+    path = args.sheet or (config.run.dir or Path("runs") / Path(args.config).stem) / "data.png"
+    require_replaceable(path, "Give another --sheet.")
     if misfits := installed_packages.misfits():
         raise HrsegError("installed packages", " ".join(misfits), "Install them anew: pip install --editable .")
     data, train_split = config.data, config.data.train_split
@@ -46,7 +49,6 @@ def main(argv: Sequence[str]) -> int:
         print(f"{split}: {counted(examination.opened, 'image')}, {examination.size_range()}, nothing wrong")
     print(data_summary.class_table(space, examinations))
     print(data_summary.weighted_loss(space, examinations[train_split]))
-    path = args.sheet or (config.run.dir or Path("runs") / Path(args.config).stem) / "data.png"
     taken = build.normalisation(config, datasets[train_split][0])
     data_summary.save_data_sheet(datasets, taken, path)
     print(f"images and their labels: {path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from hrseg.console import command, counted, parser
 from hrseg.errors import ConfigError
 from hrseg.files import write_json
+from hrseg.made_files import require_replaceable
 
 
 @command
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--classes", action="store_true", help="also the IoU of each class")
     arguments.add_argument("--json", type=Path, metavar="PATH", help="also write the differences there")
     args = arguments.parse_args(argv)
+    if args.json:
+        require_replaceable(args.json, "Give another --json.")
     from hrseg.evaluate import comparison
     from hrseg.metrics import PerImage, scores_of_images, table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hrseg.console import command, parser
 from hrseg.errors import ConfigError, WeightsError
+from hrseg.made_files import require_replaceable
 
 YAML_ENDINGS = (".yaml", ".yml")
 # As in hrseg.weights.families, which imports torch; a test compares them.
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if args.inspect:
         return 0
     out = args.out or Path(_default_name(args.source[0], args.to))
+    require_replaceable(out)
     for path in write_identified(identified, out, args.to, encoder_only=args.encoder_only):
         print(f"written        {path}")
     return 0
@@ -79,6 +81,7 @@ def _convert_settings(args: argparse.Namespace) -> int:
         return 0
     if args.out.suffix not in YAML_ENDINGS:
         raise ConfigError(args.out, "is not a name for settings.", "End it in .yaml.")
+    require_replaceable(args.out)
     write_text(args.out, text)
     print(text.partition("\nmodel:")[0])
     print(f"written {args.out}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg.console import command, counted, parser
+from hrseg.made_files import require_own_folder
 
 
 @command
@@ -17,6 +18,8 @@ def main(argv: Sequence[str]) -> int:
     from hrseg.evaluate.out_of_fold import merge_folds, write_scores
     from hrseg.metrics import scores_of_images, table
 
+    if args.out:
+        require_own_folder(args.out)
     per_image, shared = merge_folds(args.runs)
     scores = scores_of_images(per_image)
     print(table(scores))

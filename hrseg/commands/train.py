@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg import config as settings
-from hrseg.console import command, parser
+from hrseg.console import SETTING, command, parser
 
 
 @command
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         help="do a past iteration again and draw its batch, the loss of each pixel, what OHEM kept; alters nothing",
     )  # fmt: skip
     args = arguments.parse_intermixed_args(argv)
-    if args.resume and "=" in args.resume and not Path(args.resume).exists():  # --resume key=value
+    if args.resume and SETTING.match(args.resume) and not Path(args.resume).exists():  # --resume key=value
         args.settings, args.resume = [args.resume, *args.settings], "auto"
     config = settings.load(args.config, args.settings)
     folder = config.run.dir or Path("runs") / Path(args.config).stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hrseg.config.layers import merge, read_with_base
 from hrseg.config.options import as_type, check_options, import_piece, is_dotted_path
 from hrseg.config.overrides import flattened, override
 from hrseg.config.parsing import load, parse
@@ -20,7 +21,7 @@ from hrseg.config.schema import (
     TrackConfig,
     TrainConfig,
 )
-from hrseg.config.yaml_files import merge, read_with_base, read_yaml, read_yaml_as_text
+from hrseg.config.yaml_files import read_yaml, read_yaml_as_text
 
 __all__ = [
     "AugmentConfig",

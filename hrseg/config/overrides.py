@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hrseg.config.text_settings import is_text, takes_list
 from hrseg.config.yaml_files import NotYaml, parse_yaml
 from hrseg.errors import ConfigError
 
@@ -16,12 +17,20 @@ def override(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{item}'", "is not key=value.", "For example train.iterations=200.")
-        try:
-            value = parse_yaml(text)
-        except NotYaml as error:
-            raise ConfigError(f"'{item}'", f"the value is not YAML: {error.problem}.") from None
-        _set(result, key.split("."), value, item)
+        keys = key.split(".")
+        _set(result, keys, _value(text, keys, item), item)
     return result
+
+
+def _value(text: str, keys: list[str], item: str) -> Any:
+    """A text or a path is what stands there, null and nothing at all are None; other values are YAML."""
+    listed = text.lstrip().startswith("[") and takes_list(keys)
+    if text and is_text(keys) and text != "null" and not listed:
+        return text
+    try:
+        return parse_yaml(text, is_text, keys)
+    except NotYaml as error:
+        raise ConfigError(f"'{item}'", f"the value is not YAML: {error.problem}.") from None
 
 
 def flattened(plain: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,16 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from hrseg.config.layers import read_with_base
 from hrseg.config.overrides import override
 from hrseg.config.schema import Config
-from hrseg.config.yaml_files import read_with_base
 from hrseg.errors import ConfigError, nearest
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Settings from a YAML file, those it is based on (`base: other.yaml`), and `key=value` overrides, in rising rank.
 
-    overrides: dotted settings, e.g. "train.iterations=200" or "loss.0.thresh=0.7"; the value is read as YAML.
+    overrides: dotted settings, e.g. "train.iterations=200" or "loss.0.thresh=0.7"; the value is read as YAML;
+    that of a text or a path is taken as it stands.
     Raises ConfigError with every unknown or ill-typed setting.
     """
     return parse(override(read_with_base(path), overrides), where=str(path))

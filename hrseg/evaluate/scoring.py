@@ -27,6 +27,7 @@ from hrseg.evaluate.evaluator import Evaluation
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.prediction_files import Ids, Predictions, Submission
 from hrseg.evaluate.validation_pictures import ValidationPictures, draw
+from hrseg.made_files import require_free_names, require_own_folder
 from hrseg.metrics import table
 from hrseg.report import page
 from hrseg.task import Normalisation
@@ -65,8 +66,11 @@ def score_checkpoints(
     if folder is None:
         folder = _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
         folder = folder / "ensemble" if len(members) > 1 else folder
-    elif folder.resolve() != _run_folder(paths[0]).resolve() or len(members) > 1:
-        _require_no_other_run(folder)
+        require_free_names(folder)
+    else:
+        require_own_folder(folder)
+        if folder.resolve() != _run_folder(paths[0]).resolve() or len(members) > 1:
+            _require_no_other_run(folder)
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
@@ -116,6 +120,7 @@ def score_prediction_files(
     """
     beside = predictions_folder.with_name(f"{predictions_folder.resolve().name}_scores")
     folder = out or config.run.dir or beside
+    require_own_folder(folder)
     _require_no_other_run(folder)
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:

@@ -20,6 +20,7 @@ from hrseg.export.onnx_file import SMALLEST
 from hrseg.export.verification import LEAST_AGREEMENT, Verification, verification_images, verification_sizes, verify
 from hrseg.inference import Size
 from hrseg.installed_packages import versions
+from hrseg.made_files import require_replaceable
 from hrseg.task import Task
 
 USUAL_SIZE = (512, 512)  # where training took no crop
@@ -60,6 +61,8 @@ def export(
     size = size or loaded.config.augment.crop or USUAL_SIZE
     if out.suffix != target.ending:
         raise ConfigError(f"--out {out}", f"a file of {format} ends in {target.ending}.")
+    for path in (out, description_path(out)):
+        require_replaceable(path)
     if precision not in (*target.precisions, *(["int8"] if format == "onnx" else [])):
         known = ", ".join(name for name, f in FORMATS.items() if precision in f.precisions) or "onnx"
         raise ConfigError(

@@ -18,6 +18,7 @@ from hrseg.data.loader import normalise
 from hrseg.errors import HrsegError, WeightsError, first_line
 from hrseg.files import write_json, write_text
 from hrseg.inference import Inference, forward
+from hrseg.made_files import require_replaceable
 from hrseg.report import pictures
 from hrseg.report.run_folder import data_name
 from hrseg.weights import checkpoint
@@ -42,6 +43,8 @@ def save_pretrained(
     Raises HrsegError where a file cannot be written or the picture's channels are not those that the model takes.
     """
     folder = Path(folder)
+    for name_of_file in (WEIGHTS, CONFIG, CARD, *([PICTURE] if picture else [])):
+        require_replaceable(folder / name_of_file)
     shown = None if picture is None else _segmented(loaded, Path(picture))
     meaning = {"normalisation": loaded.normalisation.to_plain(), **loaded.space.to_plain()}
     settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": loaded.config.to_plain()}

@@ -15,6 +15,7 @@ from hrseg import distributed
 from hrseg.console import progress
 from hrseg.data.images.large_images import ModelInput, Rows
 from hrseg.files import write_json
+from hrseg.made_files import require_replaceable
 from hrseg.predict.bands import Band
 from hrseg.predict.input_files import Input
 from hrseg.predict.outputs import (
@@ -41,6 +42,7 @@ def predict_files(
     """
     inputs = with_free_names(inputs, outputs, predictor.space)
     require_own_legend(outputs.folder / "legend.png")
+    require_replaceable(outputs.folder / "classes.json")
     distributed.barrier()  # names are found before any process writes
     parts = distributed.gather(predict_share(predictor, inputs, outputs, batch=batch, workers=workers))
     if distributed.is_main() and any(part.images or part.videos or part.already_there for part in parts):

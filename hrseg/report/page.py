@@ -19,6 +19,7 @@ from hrseg.config import flattened
 from hrseg.console import counted
 from hrseg.errors import HrsegError
 from hrseg.files import whole_file
+from hrseg.made_files import require_replaceable
 from hrseg.metrics import difference, image_ious, interval
 from hrseg.report import charts, run_folder
 from hrseg.report.examples import Examples, PackedIndices
@@ -39,6 +40,7 @@ def write_report(folder: Path, against: Path | None = None, *, out: Path | None 
         raise HrsegError(theirs.folder, f"has other classes than {folder}.", "Compare runs on one data set.")
     name = f"report_against_{re.sub(r'[^A-Za-z0-9_.-]', '_', theirs.name)}.html" if theirs else "report.html"
     out = out or folder / name
+    require_replaceable(out)
     text = html(ours, theirs)
     with whole_file(out, way_out="Choose another place with --out.") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hrseg.task import LabelSpace, Normalisation, Task
 
@@ -228,5 +229,7 @@ def sheet(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int =
 def save(picture: np.ndarray, path: Path) -> Path:
     """Write an RGB picture as PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    made_by = PngInfo()
+    made_by.add_text("Software", "hrseg")
+    Image.fromarray(picture).save(path, pnginfo=made_by)
     return path

@@ -18,12 +18,14 @@ from hrseg.config import Config
 from hrseg.console import progress
 from hrseg.errors import HrsegError
 from hrseg.evaluate.evaluation import Interrupted
+from hrseg.made_files import require_own_folder
 from hrseg.tracking import NoTracker
 from hrseg.train.clock import Clock
 from hrseg.train.nonfinite import FiniteWatch
 from hrseg.train.output import RunOutput, announce
 from hrseg.train.resume import ResumePoint, find_resume_point
 from hrseg.train.run import Run, State
+from hrseg.train.run_lock import RunLock
 from hrseg.train.step import StepResult, iterate, training_step
 from hrseg.train.stopping import NothingToSave, StopRequest
 
@@ -41,7 +43,12 @@ def train(
     ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
     """
     device = build.device(config.run)
-    with distributed.process_group(device), write_errors_as_messages(folder), StopRequest(device) as stop:
+    with (
+        distributed.process_group(device),
+        write_errors_as_messages(folder),
+        StopRequest(device) as stop,
+        _alone_in(folder),
+    ):
         try:
             point = find_resume_point(folder, resume)
             run = Run(training_plan(config, device, point and point.saved), point and point.saved)
@@ -53,6 +60,22 @@ def train(
             if distributed.is_main():
                 print("Stopped before an iteration was done. Nothing is lost: start again in the same way.")
             return State()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the run folder. Raises HrsegError, on all processes, where it is not for this run."""
+    with contextlib.ExitStack() as held:
+        problem = None
+        if distributed.is_main():
+            try:
+                require_own_folder(folder, "Set run.dir to another folder.")
+                held.enter_context(RunLock(folder))
+            except HrsegError as error:
+                problem = error
+        if found := distributed.gather(problem)[0]:
+            raise found
+        yield
 
 
 def _leave_other_folder(run: Run, folder: Path, point: ResumePoint | None) -> bool:

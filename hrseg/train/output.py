@@ -16,6 +16,7 @@ from hrseg.errors import HrsegError
 from hrseg.evaluate.evaluation import evaluate
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.validation_pictures import ValidationPictures
+from hrseg.made_files import CONFIG_MARK
 from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
 from hrseg.tracking import NoTracker, Tracker
@@ -95,7 +96,8 @@ def announce(run: Run, folder: Path, changed: list[Change]) -> None:
     config = plan.config
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        text = f"{CONFIG_MARK}: all settings of this run.\n{config.to_yaml()}"
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
     except OSError as error:
         raise HrsegError(folder, f"cannot be written: {error.strerror}.", "Choose another run.dir.") from error
     parameters = sum(p.numel() for p in plan.model.parameters())
