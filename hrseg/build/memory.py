@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hrseg.build.optimizer import training_mode
 from hrseg.config import AugmentConfig, EvalConfig
 from hrseg.errors import ConfigError
 from hrseg.task import LabelSpace, Sample
@@ -56,23 +58,34 @@ def require_room_for_step(
     *,
     crop: tuple[int, int] | None,
     precision: str,
+    frozen_batch_norm: bool = False,
+    frozen: Sequence[str] = (),
+    shared_batch_norm: bool = False,
 ) -> None:
     """Raises ConfigError where what one forward pass keeps for the backward pass is more than the device's memory.
 
-    images: per forward pass on this device. crop: (height, width) of the augmented images; None: as `sample` is.
+    And where one image at a time leaves a batch norm a single value per channel, as after a pooling to 1x1: torch
+    refuses that in training. images: per forward pass on this device. crop: (height, width) of the augmented images;
+    None: as `sample` is. frozen_batch_norm: it keeps its statistics. frozen: modules that do not learn. shared_batch_norm: it counts several processes.
     """
     size = tuple(crop or sample.image.shape[:2])
     shape = (images, sample.image.shape[2], *size)
     pixels = images * size[0] * size[1]
-    one_value = images == 1 and max(size) <= model.encoder.output_stride  # type: ignore[union-attr, operator]
-    if pixels * GENEROUS_BYTES_A_PIXEL <= room(device) and not one_value:
+    one_image = images == 1 and not frozen_batch_norm and not shared_batch_norm
+    if pixels * GENEROUS_BYTES_A_PIXEL <= room(device) and not one_image:
         return
     shrunk = 1.0 if precision == "fp32" else 0.5
     try:
-        kept = kept_for_backward(model, shape)
+        kept = kept_for_backward(model, shape, freeze_bn=frozen_batch_norm, frozen=frozen)
     except ValueError as error:  # of batch norm
-        what = f"one image of {size[0]}x{size[1]} at a time leaves too few values to take a mean of."
-        raise ConfigError("augment.crop, train.batch_size", what, "Take more images or larger crops.") from error
+        if "more than 1 value per channel" not in str(error):
+            raise
+        what = f"one image of {size[0]}x{size[1]} at a time leaves a batch norm of this model one value per channel."
+        way_out = (
+            "Take more images at a time (a larger train.batch_size, a smaller train.accumulate, fewer processes), "
+            "or set train.freeze_bn=true; for very small crops, larger ones."
+        )
+        raise ConfigError("train.batch_size", what, way_out) from error
     logits = 3 * pixels * space.outputs * 4  # float32, as are their softmax and gradient, whatever the precision
     need = logits + shrunk * kept
     what = f"a step of {images} images of {size[0]}x{size[1]}"
@@ -92,7 +105,9 @@ def require_room_for_evaluation(config: EvalConfig, dataset: Any, device: torch.
     _require(pixels * dataset.space.outputs * 4, setting, what, device)
 
 
-def kept_for_backward(model: nn.Module, shape: tuple[int, ...]) -> int:
+def kept_for_backward(
+    model: nn.Module, shape: tuple[int, ...], *, freeze_bn: bool = False, frozen: Sequence[str] = ()
+) -> int:
     """Bytes that one training forward pass in float32 keeps for the backward pass, weights left out.
 
     shape: of the images, [N, C, H, W]. Counted on the meta device: nothing is allocated. 0 for a model that does not
@@ -114,7 +129,8 @@ def kept_for_backward(model: nn.Module, shape: tuple[int, ...]) -> int:
     forward = "forward_train" if hasattr(model, "forward_train") else "forward"
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            _call(model.train(), forward, on_meta, torch.empty(shape, device="meta"))
+            training_mode(model, freeze_bn=freeze_bn, frozen=list(frozen))
+            _call(model, forward, on_meta, torch.empty(shape, device="meta"))
     except (RuntimeError, NotImplementedError):
         return 0
     finally:

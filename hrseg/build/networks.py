@@ -111,12 +111,17 @@ def device(config: RunConfig) -> torch.device:
     return runtime.set_up(config.device, threads=config.threads, deterministic=config.deterministic)
 
 
+def syncs_batch_norm(config: ModelConfig, device: torch.device) -> bool:
+    """Whether batch norm counts the images of all processes."""
+    from hrseg import distributed
+
+    return config.sync_bn and distributed.world_size() > 1 and device.type == "cuda"
+
+
 def convert_sync_bn(network: nn.Module, config: ModelConfig, device: torch.device) -> nn.Module:
     """Batch norm over all processes, on CUDA with several of them; elsewhere plain batch norm."""
     from torch import nn
 
-    from hrseg import distributed
-
-    if config.sync_bn and distributed.world_size() > 1 and device.type == "cuda":
+    if syncs_batch_norm(config, device):
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network

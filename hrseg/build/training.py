@@ -16,7 +16,7 @@ from hrseg.build import optimizer as optimizers
 from hrseg.build.changes import require_same_data, require_same_meaning, require_same_values
 from hrseg.build.datasets import cached, data_sets, input_ranges, normalisation, taken_images, train_transform
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
-from hrseg.build.networks import convert_sync_bn, criterion, model, model_class
+from hrseg.build.networks import convert_sync_bn, criterion, model, model_class, syncs_batch_norm
 from hrseg.config import Config, OptimConfig, TrainConfig
 from hrseg.data.checks import find_problems
 from hrseg.data.dataset import Dataset
@@ -136,7 +136,16 @@ def training_plan(
     network, ranges = _starting_network(config, train_set.space, sample, saved)
     images = batch_size // config.train.accumulate
     memory.require_room_for_step(
-        network, train_set.space, sample, images, device, crop=config.augment.crop, precision=config.train.precision
+        network,
+        train_set.space,
+        sample,
+        images,
+        device,
+        crop=config.augment.crop,
+        precision=config.train.precision,
+        frozen_batch_norm=config.train.freeze_bn,
+        frozen=config.train.freeze,
+        shared_batch_norm=syncs_batch_norm(config.model, device),
     )
     network = _placed(convert_sync_bn(network, config.model, device), config.train, device)
     optimizer = optimizers.optimizer(network, config.optim)

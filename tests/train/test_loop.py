@@ -296,3 +296,22 @@ def test_on_the_cpu_batch_norms_over_few_channels_train_in_their_faster_form(con
     words = ["model.encoder=hrnetv2_w18_small_v2", f"train.{change}"]
     model = training_plan(settings.load(config_file, words), torch.device("cpu")).model
     assert any(isinstance(module, WideBatchNorm2d) for module in model.modules()) == wide
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3", "deeplabv3plus", "pan", "upernet"])
+@pytest.mark.parametrize("words", [("train.batch_size=1",), ("train.batch_size=4", "train.accumulate=4")], ids=str)
+def test_one_image_at_a_time_is_refused_where_a_batch_norm_would_see_one_value(
+    config_file, tmp_path, capsys, arch, words
+):
+    common = (f"model.arch={arch}", "train.iterations=1", "augment.crop=[32, 32]")
+    assert train(config_file, tmp_path / "run", *common, *words) == 2
+    error = capsys.readouterr().err
+    assert "train.batch_size" in error and "one value per channel" in error and "train.freeze_bn=true" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_at_a_time_trains_with_frozen_batch_norm_and_where_no_pooling_comes_before_one(config_file, tmp_path):
+    common = ("train.iterations=1", "train.batch_size=1", "augment.crop=[64, 64]")
+    frozen = ("model.arch=deeplabv3plus", "train.freeze_bn=true")
+    assert train(config_file, tmp_path / "frozen", *common, *frozen) == 0
+    assert train(config_file, tmp_path / "plain", *common) == 0
