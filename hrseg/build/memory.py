@@ -66,7 +66,8 @@ def require_room_for_step(
 
     And where one image at a time leaves a batch norm a single value per channel, as after a pooling to 1x1: torch
     refuses that in training. images: per forward pass on this device. crop: (height, width) of the augmented images;
-    None: as `sample` is. frozen_batch_norm: it keeps its statistics. frozen: modules that do not learn. shared_batch_norm: it counts several processes.
+    None: as `sample` is. frozen_batch_norm: it keeps its statistics. frozen: modules that do not learn.
+    shared_batch_norm: it counts several processes.
     """
     size = tuple(crop or sample.image.shape[:2])
     shape = (images, sample.image.shape[2], *size)
