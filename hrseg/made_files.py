@@ -134,7 +134,8 @@ def _safetensors(path: Path) -> bool:
 
 
 def _described(path: Path) -> bool:
-    return _json(path.with_name(f"{path.name}.json"))
+    beside = path.with_name(f"{path.name}.json")
+    return beside.exists() and _json(beside)
 
 
 _BY_NAME: dict[str, Callable[[Path], bool]] = {
