@@ -86,7 +86,7 @@ def require_room_for_step(
             "Take more images at a time (a larger train.batch_size, a smaller train.accumulate, fewer processes), "
             "or set train.freeze_bn=true; for very small crops, larger ones."
         )
-        raise ConfigError("train.batch_size", what, way_out) from error
+        raise ConfigError("augment.crop, train.batch_size", what, way_out) from error
     logits = 3 * pixels * space.outputs * 4  # float32, as are their softmax and gradient, whatever the precision
     need = logits + shrunk * kept
     what = f"a step of {images} images of {size[0]}x{size[1]}"

@@ -43,39 +43,64 @@ def train(
     ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
     """
     device = build.device(config.run)
-    with (
-        distributed.process_group(device),
-        write_errors_as_messages(folder),
-        StopRequest(device) as stop,
-        _alone_in(folder),
-    ):
+    with distributed.process_group(device), write_errors_as_messages(folder), StopRequest(device) as stop:
         try:
+            _require_free(folder)
             point = find_resume_point(folder, resume)
+            found = _contents(folder)
             run = Run(training_plan(config, device, point and point.saved), point and point.saved)
             changed = changed_settings(point.saved, config) if point else []
-            elsewhere = _leave_other_folder(run, folder, point)
-            del point  # its tensors are copied: free them
-            return _follow(run, folder, changed, step, stop, save_first=elsewhere)
+            with _alone_in(folder, found):
+                elsewhere = _leave_other_folder(run, folder, point)
+                del point  # its tensors are copied: free them
+                return _follow(run, folder, changed, step, stop, save_first=elsewhere)
         except NothingToSave:
             if distributed.is_main():
                 print("Stopped before an iteration was done. Nothing is lost: start again in the same way.")
             return State()
 
 
+def _require_free(folder: Path) -> None:
+    """Raise HrsegError, on all processes, where another training runs in the folder or it is not for runs."""
+
+    def ask() -> None:
+        require_own_folder(folder, "Set run.dir to another folder.")
+        RunLock(folder).require_free()
+
+    _main_decides(ask)
+
+
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the run folder. Raises HrsegError, on all processes, where it is not for this run."""
+def _alone_in(folder: Path, found: list[tuple[str, int]]) -> Iterator[None]:
+    """Hold the run folder, from the moment on when something is written. found: its `_contents` at the start."""
     with contextlib.ExitStack() as held:
-        problem = None
-        if distributed.is_main():
-            try:
-                require_own_folder(folder, "Set run.dir to another folder.")
-                held.enter_context(RunLock(folder))
-            except HrsegError as error:
-                problem = error
-        if found := distributed.gather(problem)[0]:
-            raise found
+
+        def hold() -> None:
+            held.enter_context(RunLock(folder))
+            if _contents(folder) != found:
+                what = "another training has written into this folder while this one was prepared."
+                raise HrsegError(folder, what, "Start again, with --resume or in another run.dir.")
+
+        _main_decides(hold)
         yield
+
+
+def _contents(folder: Path) -> list[tuple[str, int]]:
+    """Names and times of the files that a training writes."""
+    paths = [folder / "log.jsonl", *(folder / "checkpoints").glob("*.pt")]
+    return sorted((path.name, path.stat().st_mtime_ns) for path in paths if path.exists())
+
+
+def _main_decides(action: Callable[[], None]) -> None:
+    """Do something in the first process; its HrsegError is raised in all."""
+    problem = None
+    if distributed.is_main():
+        try:
+            action()
+        except HrsegError as error:
+            problem = error
+    if found := distributed.gather(problem)[0]:
+        raise found
 
 
 def _leave_other_folder(run: Run, folder: Path, point: ResumePoint | None) -> bool:

@@ -60,6 +60,13 @@ class RunLock:
         self._ended = threading.Event()
         self._made_folder = False
 
+    def require_free(self) -> None:
+        """Raise HrsegError where another living process holds the folder; nothing is written."""
+        holder = read_holder(self.path)
+        if holder is not None and _is_alive(holder, self.path):
+            what = f"a training runs in this folder: {holder}."
+            raise HrsegError(self.folder, what, "Wait for its end or stop it; or choose run.dir=OTHER.")
+
     def __enter__(self) -> RunLock:
         try:
             self._made_folder = not self.folder.exists()
@@ -84,13 +91,7 @@ class RunLock:
                 with self.path.open("x", encoding="utf-8") as file:
                     json.dump(asdict(self._me), file)
                 return
-            holder = read_holder(self.path)
-            if holder is not None and _is_alive(holder, self.path):
-                raise HrsegError(
-                    self.folder,
-                    f"a training runs in this folder: {holder}.",
-                    "Wait for its end or stop it; or choose run.dir=OTHER.",
-                )
+            self.require_free()
             temporary = self.folder / f".{self._me.token}.json"
             temporary.write_text(json.dumps(asdict(self._me)), encoding="utf-8")
             temporary.replace(self.path)
