@@ -9,10 +9,12 @@ import io
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -37,8 +39,10 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             logging.getLogger(noisy).setLevel(logging.WARNING)
         # Each retry without a network is two lines; the error that ends them is reported.
         logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+        words = sys.argv[1:] if argv is None else argv
+        _called.set((f"tools/{main.__module__.rpartition('.')[2]}.py", tuple(words)))
         try:
-            return main([expand_home(word) for word in (sys.argv[1:] if argv is None else argv)])
+            return main([expand_home(word) for word in words])
         except HrsegError as error:
             rank = os.environ.get("RANK")
             print(f"error: {error}" if rank is None else f"error: process {rank}: {error}", file=sys.stderr)
@@ -49,6 +53,7 @@ def command(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | N
             sys.stderr.close()
             return 0
         except KeyboardInterrupt:
+            print("\nstopped by Ctrl-C", file=sys.stderr)
             return 130
         except Exception as error:
             if not _out_of_memory(error):
@@ -91,6 +96,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 _program: ContextVar[str | None] = ContextVar("program", default=None)
+_called: ContextVar[tuple[str, tuple[str, ...]]] = ContextVar("called", default=("hrseg", ()))
 
 
 @contextlib.contextmanager
@@ -103,6 +109,32 @@ def called_as(program: str) -> Iterator[None]:
         _program.reset(before)
 
 
+def resume_command() -> str:
+    """The command that is running, with --resume, to be typed again."""
+    script, words = _called.get()
+    kept, skip = [], False
+    for word in words:
+        if (skip and word == "auto") or (word.startswith("--resume") and word != "--resume"):
+            skip = False
+            continue
+        skip = word == "--resume"
+        if not skip:
+            kept.append(word)
+    program = _program.get() or script
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        program = f"torchrun ... {program}"
+    return f"{program} {shlex.join(kept)} --resume"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's parser; with intermixed words it says of optional ones that they are required."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required:"):
+            message = message.replace(", key=value", "")
+        super().error(message)
+
+
 def parser(description: str, epilog: str, *, program: str | None = None) -> argparse.ArgumentParser:
     """A parser whose help ends with calls that work.
 
@@ -112,7 +144,7 @@ def parser(description: str, epilog: str, *, program: str | None = None) -> argp
     program = program or _program.get()
     if program:
         description, epilog = _as_installed(description), _as_installed(epilog)
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program,
         description=description,
         epilog=epilog,

@@ -225,7 +225,7 @@ SETTINGS = [
     Case("a mean of other channels", "train", lambda p: ["mine.yaml", "data.mean=[0.5]"], ("data.mean", "3 channels")),
     Case("a run folder below a file", "train", lambda p: ["mine.yaml", "run.dir=mine.yaml/run"], ("mine.yaml/run",)),
     Case("a run folder that cannot be written", "train", lambda p: ["mine.yaml", "run.dir=/proc/run"], ("/proc/run",)),
-    Case("a run that is there", "train", lambda p: [*removed(p, "images/val/b.png"), f"run.dir={p.folder.parent / 'old'}"], ("holds a run already.", "--resume")),
+    Case("a run that is there", "train", lambda p: [*removed(p, "images/val/b.png"), f"run.dir={p.folder.parent / 'old'}"], ("already contains a run.", "--resume")),
     Case("a resume from nothing", "train", lambda p: ["mine.yaml", "--resume", "none.pt"], ("none.pt: no such file.",)),
     Case("a resume from another family", "train", lambda p: ["mine.yaml", "--resume", str(p.folder.parent / "flat.pth")], ("flat.pth: is not a checkpoint of hrseg.",)),
     Case("no such option", "train", lambda p: ["mine.yaml", "--iterations", "3"], ("usage:",)),

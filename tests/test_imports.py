@@ -13,7 +13,7 @@ from hrseg.commands import COMMANDS
 from tests.conftest import ROOT
 
 FLOORS = {
-    0: {"errors", "config", "task", "console", "version", "installed_packages", "files", "runtime"},
+    0: {"errors", "config", "task", "console", "version", "installed_packages", "files", "made_files", "runtime"},
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
     2: {"fast", "weights", "report", "inference", "toycity", "registration"},
     3: {"build"},

@@ -6,12 +6,15 @@ Networks and losses are imported where they are made: torch, smp and timm take s
 from __future__ import annotations
 
 import difflib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from hrseg.build.pieces import piece
 from hrseg.config import Config, LossConfig, ModelConfig, RunConfig, check_options
 from hrseg.errors import ConfigError, WeightsError, first_line, nearest
 from hrseg.task import LabelSpace, Task
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +34,8 @@ def model(config: Config, space: LabelSpace, channels: int, *, pretrained: bool 
 
     settings = config.model
     cls, options = model_class(config)
+    if pretrained and settings.encoder_weights:
+        log.info(f"{settings.encoder_weights} weights of {settings.encoder}: from the local cache, or downloaded once")
     try:
         with extra_channels(settings.extra_channels):
             network = cls(

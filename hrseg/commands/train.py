@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     arguments.add_argument(
         "--resume", nargs="?", const="auto", metavar="auto|PATH",
-        help="go on where the run folder's last checkpoint, or the one at PATH, ends",
+        help="continue from the run folder's last checkpoint, or from PATH",
     )  # fmt: skip
     arguments.add_argument(
         "--replay", type=int, metavar="STEP",

@@ -7,6 +7,7 @@ save, and the number of workers changes nothing.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import multiprocessing
 import signal
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from hrseg.data.dataset import Dataset
+from hrseg.data.reading_stopped import why_reading_stopped
 from hrseg.data.resize import resize_short_side
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import LabelSpace, Normalisation, Sample
@@ -276,19 +278,43 @@ def _kill_workers() -> None:
 
 
 class Loader:
-    """Batches from a DataLoader; an error in the data is raised as an HrsegError. images: their total number."""
+    """Batches from a DataLoader; an error in the data is raised as an HrsegError. images: their total number.
+
+    Raises ReadingStopped where the system stops a reading process.
+    """
 
     def __init__(self, loader: DataLoader, images: int):
         self.loader, self.images = loader, images
 
     def __iter__(self) -> Iterator[Batch]:
-        for batches in self.loader:
-            if isinstance(batches, HrsegError):
-                try:
-                    raise batches
-                finally:
-                    del batches  # or else it holds its own traceback: a cycle in which the workers outlive their queues
-            yield from batches
+        batches = iter(self.loader)
+        while True:
+            try:
+                found = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError) as error:
+                stopped = why_reading_stopped(str(error), self._batch_bytes())
+                if stopped is None:
+                    raise
+                raise stopped from None
+            yield from self._checked(found)
+
+    def _batch_bytes(self) -> int:
+        """What a batch needs, by its first sample; 0 where that cannot be read."""
+        with contextlib.suppress(Exception):  # an error is being reported already
+            keys = next(iter(self.loader.batch_sampler))  # type: ignore[arg-type]  # there is one
+            item = self.loader.dataset[keys[0]]
+            return len(keys) * sum(part.nbytes for part in item if isinstance(part, Tensor))
+        return 0
+
+    def _checked(self, batches: Any) -> Iterator[Batch]:
+        if isinstance(batches, HrsegError):
+            try:
+                raise batches
+            finally:
+                del batches  # or else it holds its own traceback: a cycle in which the workers outlive their queues
+        yield from batches
 
 
 def _make_loader(

@@ -15,7 +15,8 @@ from hrseg.build.changes import changed_settings
 from hrseg.build.tracker import tracker as build_tracker
 from hrseg.build.training import training_plan
 from hrseg.config import Config
-from hrseg.console import progress
+from hrseg.console import progress, resume_command
+from hrseg.data.reading_stopped import ReadingStopped
 from hrseg.errors import HrsegError
 from hrseg.evaluate.evaluation import Interrupted
 from hrseg.made_files import require_own_folder
@@ -39,8 +40,8 @@ def train(
 ) -> State:
     """Train as the settings say and leave everything in the run folder.
 
-    resume: None starts afresh and refuses a folder that holds a run; "auto" goes on where the folder's last checkpoint
-    ends, if there is one; a path goes on from that checkpoint. step: what one iteration does.
+    resume: None starts afresh and refuses a folder that contains a run; "auto" continues from the folder's last
+    checkpoint, if there is one; a path continues from that checkpoint. step: what one iteration does.
     """
     device = build.device(config.run)
     with distributed.process_group(device), write_errors_as_messages(folder), StopRequest(device) as stop:
@@ -138,11 +139,15 @@ def _follow(
                 output.save_checkpoint("last.pt")
             _iterations(run, output, FiniteWatch(run, folder), bar, step, stop)
             output.finish()
+        except ReadingStopped:
+            if distributed.world_size() == 1 and state.step:
+                output.save_checkpoint("last.pt")  # the iterations so far are sound
+            raise
         except Interrupted:
             output.save_checkpoint("last.pt")
             bar.close()
             if main:
-                print(f"Stopped after iteration {state.step} of {plan.iterations}. Go on with --resume.")
+                print(f"Stopped after iteration {state.step} of {plan.iterations}. Continue with: {resume_command()}")
         bar.close()
     output.write_report()
     return state
@@ -192,7 +197,7 @@ def write_errors_as_messages(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         what = f"cannot be written: {error.strerror}."
-        way_out = "Make room there, or allow writing; then go on by --resume."
+        way_out = "Make room there, or allow writing; then continue with --resume."
         raise HrsegError(error.filename or folder, what, way_out) from error
 
 

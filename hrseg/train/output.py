@@ -104,7 +104,7 @@ def announce(run: Run, folder: Path, changed: list[Change]) -> None:
     start = config.model.weights or config.model.encoder_weights
     print(f"{config.model.arch} over {config.model.encoder}, {parameters:,} parameters, on {plan.device}")
     if done:
-        print(f"going on after iteration {done} of {plan.iterations}")
+        print(f"continuing after iteration {done} of {plan.iterations}")
         if changed:
             print("\n  ".join(["settings that are not as they were:", *map(str, changed)]))
     elif not start:

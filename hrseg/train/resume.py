@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hrseg import distributed
+from hrseg.console import resume_command
 from hrseg.errors import HrsegError, WeightsError
 from hrseg.weights import checkpoint
 
@@ -35,15 +36,16 @@ def find_resume_point(folder: Path, resume: str | None) -> ResumePoint | None:
     if restarted and (resume is None or saved_before):
         resume = "auto"
     if resume is None and holds_run:
-        raise HrsegError(folder, "holds a run already.", "Go on with it by --resume, or choose run.dir=OTHER.")
+        way_out = f"Continue it with --resume: {resume_command()}; or set run.dir to a new folder."
+        raise HrsegError(folder, "already contains a run.", way_out)
     point = None
     if resume == "auto":
         point = latest_checkpoint(checkpoints)
     elif resume is not None:
         path = Path(resume)
         if holds_run and not restarted and path.resolve().parent != checkpoints.resolve():
-            what = f"holds a run already, and {path} is not of it."
-            raise HrsegError(folder, what, "Choose run.dir=OTHER, or go on with the run that is here by --resume.")
+            what = f"already contains a run, and {path} is not part of it."
+            raise HrsegError(folder, what, "Set run.dir to a new folder, or continue the run that is here: --resume.")
         point = ResumePoint(path, checkpoint.load(path))
     found = distributed.gather(None if point is None else (point.path.name, point.saved["step"]))
     if found != found[:1] * len(found):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from hrseg.data.reading_stopped import why_reading_stopped
 from tests.conftest import ROOT
 from tests.shapes import save_checkpoint
 
@@ -52,3 +53,80 @@ def test_a_foreign_error_in_a_reading_process_ends_the_command(tmp_path, where):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
     assert "KeyError: 'row 5 of the table'" in done.stderr
+
+
+@pytest.mark.parametrize("fails_in", ["worker", "main"])
+def test_under_torchrun_a_foreign_error_of_one_process_ends_all(tmp_path, fails_in):
+    """Only one process meets the bad sample; the other would wait for it."""
+    (tmp_path / "tables.py").write_text(DATA_SET.replace("FAILING", repr("train")))
+    settings = {
+        "model": {"encoder": "hrnetv2_w18_small_v1"},
+        "data": {
+            "dataset": "tables:Table",
+            "root": str(tmp_path),
+            "check": False,
+            "workers": 2 if fails_in == "worker" else 0,
+        },
+        "augment": {"crop": [32, 32]},
+        "train": {"iterations": 4, "batch_size": 4},
+        "run": {"dir": str(tmp_path / "run"), "threads": 1},
+    }
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command += [str(ROOT / "tools" / "train.py"), "table.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert "KeyError: 'row 5 of the table'" in done.stderr
+    assert not (tmp_path / "run" / "lock.json").exists()
+
+
+KILLED = """
+import os, signal
+from tables import Table as Sound
+class Table(Sound):
+    def __getitem__(self, i):
+        if self.names[i].startswith("train") and os.path.exists("kill"):
+            os.remove("kill")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+"""
+
+
+def test_a_reading_process_that_the_system_kills_ends_the_run_with_a_sentence(tmp_path):
+    (tmp_path / "tables.py").write_text(DATA_SET.replace("FAILING", repr("none")))
+    (tmp_path / "killed.py").write_text(KILLED)
+    settings = {
+        "model": {"encoder": "hrnetv2_w18_small_v1"},
+        "data": {"dataset": "killed:Table", "root": str(tmp_path), "check": False, "workers": 1},
+        "augment": {"crop": [32, 32]},
+        "train": {"iterations": 2, "batch_size": 4},
+        "run": {"dir": str(tmp_path / "run"), "threads": 1},
+    }
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(settings))
+    code = (
+        "import sys; from hrseg.commands.train import main; "
+        "from hrseg.train import loop; real = loop._follow\n"
+        "def follow(*a, **k):\n    open('kill', 'w').close()\n    return real(*a, **k)\n"
+        "loop._follow = follow; sys.exit(main(['t.yaml']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert "data.workers: a reading process was ended by the system" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory.",
+    ],
+)
+def test_too_little_shared_memory_is_told_with_what_is_there_and_what_is_needed(message):
+    error = str(why_reading_stopped(message, 3 * 2**20))
+    assert "/dev/shm has" in error and "a batch needs 3.0 MiB" in error and "--shm-size" in error
+    assert "data.workers" in error
+
+
+def test_another_runtime_error_keeps_its_traceback():
+    assert why_reading_stopped("mat1 and mat2 shapes cannot be multiplied", 0) is None

@@ -122,7 +122,7 @@ def test_the_way_of_looking_can_be_changed_for_testing(finished, tmp_path):
 
 def test_a_folder_with_a_run_is_not_overwritten(finished, capsys):
     assert train_command.main([str(finished / "config.yaml"), f"run.dir={finished}"]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_run(config_file, tmp_path):

@@ -113,7 +113,7 @@ EVERYTHING = ("train.ema=0.9", "train.accumulate=2", "train.precision=bf16")
 def test_a_run_stopped_by_any_signal_ends_like_one_that_was_not(tiny, unbroken, tmp_path):
     stops = [signal.SIGKILL, signal.SIGTERM, "saving", signal.SIGINT]
     met, said = stop_and_go_on([tiny, *EVERYTHING], tmp_path / "run", 1, stops, random.Random(SEED))
-    assert met >= 3 and re.search(r"Stopped after iteration \d of 8\. Go on with --resume\.", said)
+    assert met >= 3 and re.search(r"Stopped after iteration \d of 8\. Continue with: tools/train\.py .* --resume", said)
     assert_same_run(unbroken(EVERYTHING), tmp_path / "run")
 
 
@@ -165,7 +165,7 @@ def test_a_validation_is_abandoned_and_done_again(tiny, unbroken, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(output, "evaluate", interrupted)
         assert train_command.main(words) == 0
-        assert "Stopped after iteration 4 of 8. Go on with --resume." in capsys.readouterr().out
+        assert "Stopped after iteration 4 of 8. Continue with: tools/train.py" in capsys.readouterr().out
         assert train_command.main(words) == 0  # the same again, at the same place
         assert "Stopped after iteration 4 of 8" in capsys.readouterr().out
         assert train_command.main(words) == 0  # and in the last one, after which no iteration comes
@@ -250,7 +250,7 @@ def test_an_older_checkpoint_is_used_and_named_where_the_last_is_damaged(tiny, h
     last.write_bytes(last.read_bytes()[:-1000])
     assert train_command.main([str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume"]) == 0
     assert f"{last}: " in caplog.text and "previous.pt, iteration 6" in caplog.text
-    assert "going on after iteration 6 of 8" in capsys.readouterr().out
+    assert "continuing after iteration 6 of 8" in capsys.readouterr().out
     assert_same_run(unbroken(EVERYTHING), half_way)
 
 
@@ -359,7 +359,7 @@ def test_another_runs_checkpoint_does_not_go_on_in_a_folder_that_holds_a_run(tin
     other = Path(shutil.copytree(half_way, tmp_path / "other")) / "checkpoints" / "last.pt"
     words = [str(tiny), *EVERYTHING, f"run.dir={half_way}", "--resume", str(other)]
     assert train_command.main(words) == 2
-    assert f"holds a run already, and {other} is not of it" in capsys.readouterr().err
+    assert f"already contains a run, and {other} is not part of it" in capsys.readouterr().err
 
 
 def test_a_run_that_went_back_to_an_older_checkpoint_goes_on_from_there(tiny, half_way, monkeypatch):
@@ -428,7 +428,7 @@ def test_a_restarted_run_goes_on_by_itself(tiny, unbroken, tmp_path, monkeypatch
     output, settings = tmp_path / "said.txt", EVERYTHING[:2]
     words = [str(tiny), *settings, f"run.dir={tmp_path / 'run'}"]
     elastic(2, 1, words, {}, str(output), Fails(1, 5, marker=tmp_path / "died"))
-    assert (tmp_path / "died").exists() and "going on after iteration 3 of 8" in output.read_text()
+    assert (tmp_path / "died").exists() and "continuing after iteration 3 of 8" in output.read_text()
     assert_same_run(unbroken(settings, 2), tmp_path / "run")
 
 
@@ -447,7 +447,7 @@ def test_torchrun_restarts_a_run_whose_process_was_killed(tiny, unbroken, tmp_pa
         os.kill(int(victim), signal.SIGKILL)
     assert run.wait(timeout=300) == 1
     said = (tmp_path / "said.txt").read_text()
-    assert "going on after iteration" in said and re.search(r"Signal 9 \(SIGKILL\)", said)
+    assert "continuing after iteration" in said and re.search(r"Signal 9 \(SIGKILL\)", said)
 
     done = subprocess.run([*command, *words, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
