@@ -15,6 +15,7 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import tifffile
 import torch
 from PIL import Image
@@ -35,6 +37,7 @@ from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
 from hrseg.errors import HrsegError
 from hrseg.importing.class_tables import read_table
 from hrseg.importing.importer import import_data
+from hrseg.importing.rasters import Tile, tile_as_tiff
 from hrseg.importing.records import Options
 from hrseg.weights import checkpoint
 from tests.conftest import ROOT
@@ -249,6 +252,31 @@ def tables() -> list[bytes]:
     return [b"name,r,g,b\nroad,128,64,128\nsky,1,2,3\n", b"0;road\n4;sky\n", b"a,#010203\nb,#ff0203\n"]
 
 
+def geojson_files() -> list[bytes]:
+    ring = [[1, -1], [6, -1], [6, -8.5], [1, -1]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    both = {"type": "MultiPolygon", "coordinates": [[ring], [[[0, 0], [1, 0], [1, -1], [0, 0]]]]}
+    features = [{"type": "Feature", "properties": {"a": "x"}, "geometry": g} for g in (polygon, both)]
+    return [json.dumps({"type": "FeatureCollection", "features": features}).encode()]
+
+
+def geopackages() -> list[bytes]:
+    shape = b"\1" + struct.pack("<IIIdddddddd", 3, 1, 4, 1, -1, 6, -1, 6, -8, 1, -1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.gpkg"
+        fields = {"fields": ["a"], "field_data": [np.array(["x"], object)], "geometry_type": "Polygon"}
+        pyogrio.raw.write(path, geometry=np.array([shape], object), crs="EPSG:32632", **fields)
+        return [path.read_bytes()]
+
+
+def read_map_labels(path: Path) -> None:
+    image, out = path.parent / "map.tif", path.parent / "out"
+    tifffile.imwrite(image, np.ones((9, 7), np.uint8))
+    options = Options((image,), out, labels=path, class_field="a", unlabelled="ignore", skip_broken=True)
+    shutil.rmtree(out, ignore_errors=True)
+    quiet(lambda: import_data(options, told=lambda text: None))
+
+
 def archives() -> list[bytes]:
     image = io.BytesIO()
     Image.fromarray(np.zeros((9, 7, 3), np.uint8)).save(image, "PNG")
@@ -282,6 +310,9 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]
     "annotations in XML": (xml_files, read_annotations, ".xml"),
     "annotations in text": (text_files, read_yolo, ".txt"),
     "table of classes": (tables, lambda path: quiet(lambda: read_table(path)), ".csv"),
+    "GeoJSON": (geojson_files, read_map_labels, ".geojson"),
+    "GeoPackage": (geopackages, read_map_labels, ".gpkg"),
+    "map": (pictures, lambda path: quiet(lambda: tile_as_tiff(path, Tile(0, 0, (5, 5)))), ".tif"),
     "archive": (archives, read_archive, ".zip"),
 }
 

@@ -29,6 +29,8 @@ DOORS = {
     "tifffile": "hrseg/data/images/tiff.py",
     "faster_coco_eval": "hrseg/importing/rle.py",
     "shapely": "hrseg/importing/polygons.py",
+    "rasterio": "hrseg/importing/rasters.py",
+    "pyogrio": "hrseg/importing/vectors.py",
     "defusedxml": "hrseg/importing/text_files.py",
     "av": "hrseg/predict/films.py",
 }

@@ -36,14 +36,15 @@ def summary(done: dict[str, Any]) -> str:
         lines.append(f"annotations of different classes overlap in {done['overlap_share']:.1%} of the labelled pixels")
     if done["ignored_annotations"]:
         lines.append(f"{counted(done['ignored_annotations'], 'annotation')} ignored (crowds and the like)")
-    for kind, noun in (
-        ("images", "broken image"),
-        ("annotations", "broken annotation"),
-        ("empty", "image without labels"),
-    ):
-        if done["left_out"][kind]:
-            number = len(done["left_out"][kind])
-            lines.append(f"left out: {number} {noun}{'' if number == 1 else 's'}; import.json lists them")
+    nouns = {
+        "images": "image that is broken",
+        "annotations": "annotation that is broken",
+        "empty": "image without labels",
+    }
+    for kind, noun in nouns.items():
+        if number := len(done["left_out"][kind]):
+            first, _, rest = noun.partition(" ")
+            lines.append(f"left out: {counted(number, first)} {rest if number == 1 else rest.replace('is', 'are')}")
     return "\n".join([*lines, *done["notes"]])
 
 
@@ -60,7 +61,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         "Images are linked, not copied.",
         "examples:\n"
         "  tools/import.py export.zip --out data/mine --unlabelled background\n"
-        "  tools/import.py annotations.json --images photos --out data/mine --unlabelled ignore",
+        "  tools/import.py annotations.json --images photos --out data/mine --unlabelled ignore\n"
+        "  tools/import.py ortho.tif fields.gpkg --class-field crop --out data/mine --unlabelled ignore",
     )
     add = options.add_argument
     add("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder, a .zip, or files of annotations")
@@ -78,6 +80,15 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--soft", choices=("threshold", "ignore"), help="what pixels between two classes become, in JPEG and soft masks"
     )
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="maps: polygons or a label raster, if they are not among the sources",
+    )
+    add("--class-field", metavar="NAME", help="maps: the field of the polygons that is the class")
+    add("--tile", type=_tile, metavar="N", help="maps: side of the tiles in pixels (default: 512)")
+    add("--val-share", type=_share, metavar="S", help="maps: share of the ground for validation (default: 0.2)")
     add("--copy", action="store_true", help="copy images instead of linking them")
     add("--skip-broken", action="store_true", help="leave out what is broken, and count it")
     return options.parse_args(argv)
@@ -87,3 +98,19 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 10_000:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 9999")
     return int(text)
+
+
+def _tile(text: str) -> int:
+    if not text.isdecimal() or not 32 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 32 to 8192")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share between 0 and 1")
+    return share

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hrseg.data.images import walk
 from hrseg.errors import DataError, HrsegError, nearest
-from hrseg.importing import coco, cvat, labelme, masks, panoptic, roboflow_masks, voc, yolo
+from hrseg.importing import coco, cvat, geodata, labelme, masks, panoptic, roboflow_masks, voc, yolo
 from hrseg.importing.records import Options, Source, Tree
 
 
@@ -23,6 +23,9 @@ class Format(NamedTuple):
 IMAGES = frozenset({"images"})
 # In the order in which they are tried.
 FORMATS = {
+    "geo": Format(
+        geodata.read, geodata.recognises, frozenset({"labels", "classes", "class_field", "tile", "val_share"})
+    ),
     "coco_panoptic": Format(panoptic.read, panoptic.recognises, IMAGES),
     "roboflow_masks": Format(roboflow_masks.read, roboflow_masks.recognises),
     "coco": Format(coco.read, coco.recognises, IMAGES),
@@ -32,7 +35,7 @@ FORMATS = {
     "yolo": Format(yolo.read, yolo.recognises),
     "masks": Format(masks.read, masks.recognises, frozenset({"soft", "classes"})),
 }
-OPTIONS = ("images", "line_width", "soft", "classes", "class_field", "tile", "val_share")
+OPTIONS = ("images", "line_width", "soft", "classes", "labels", "class_field", "tile", "val_share")
 
 
 def tree(path: Path) -> Tree:

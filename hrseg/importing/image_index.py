@@ -80,7 +80,7 @@ def name_pictures(pictures: Iterable[Picture]) -> list[str]:
             (i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), min(map(len, (common, parts)))
         )
         folders[picture.split] = common[:same]
-    names = [_name(PurePosixPath(p.key).parts[len(folders[p.split]) :]) for p in pictures]
+    names = [p.name or _name(PurePosixPath(p.key).parts[len(folders[p.split]) :]) for p in pictures]
     of_split: dict[str, set[str | None]] = {}
     for name, picture in zip(names, pictures, strict=True):
         of_split.setdefault(name, set()).add(picture.split)

@@ -50,7 +50,7 @@ class Tally:
 
 def import_data(options: Options, told: Callable[[str], None] = print) -> dict[str, Any]:
     """Make a data set of what a tool exported; returns what import.json says. Raises HrsegError, leaving nothing."""
-    given = [*options.sources, *(path for path in (options.images, options.classes) if path)]
+    given = [*options.sources, *(path for path in (options.images, options.classes, options.labels) if path)]
     for path in given:
         if not path.exists():
             raise DataError(path, "no such file or folder.")
@@ -93,14 +93,15 @@ def _all_shown(plain: Any, places: dict[Path, Path]) -> Any:
 
 def _import(options: Options, folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     trees = [tree(path) for path in options.sources]
-    name = options.format or recognise(trees)
+    name = options.format or ("geo" if options.labels else recognise(trees))
     require_options(name, options)
     source = FORMATS[name].read(trees, options)
     where = options.sources[0]
-    if not source.pictures and not source.problems:
-        raise DataError(where, f"holds no images with labels (read as {name}).", "--format says what it is.")
-    if not source.categories and not source.problems:
-        raise DataError(where, f"names no classes (read as {name}).", "--format says what it is.")
+    if not source.pictures or not source.categories:
+        if source.problems and not options.skip_broken:
+            raise _all_of(source.problems, where)
+        what = "names no classes" if source.pictures else "holds no images with labels"
+        raise DataError(where, f"{what} (read as {name}).", "--format says what it is.")
     values, categories, first_id = _meaning(source, name, where, options)
     colors = _colors(categories)
     layout = Layout(folder, copy=options.copy, colors=colors, first_id=first_id)

@@ -87,7 +87,8 @@ class Picture:
     where: its name or id for messages. file: the image file, its content, or a function that gives that. key: where it
     lies, for example
     "train/a.jpg"; names in the new data set come from it. size: (height, width) as the source says. raster: gives the
-    labels of all pixels of an image of a size, in place of annotations; None: there is nothing to learn from.
+    labels of all pixels of an image of a size, in place of annotations; None: there is nothing to learn from. name: in
+    the new data set, where it does not come from key.
     """
 
     where: str
@@ -97,6 +98,7 @@ class Picture:
     size: Size | None = None
     annotations: list[Annotation] = field(default_factory=list)
     raster: Callable[[Size], Drawn | None] | None = None
+    name: str | None = None
 
 
 @dataclass
@@ -130,6 +132,7 @@ class Options:
     line_width: int | None = None
     soft: str | None = None
     classes: Path | None = None
+    labels: Path | None = None
     class_field: str | None = None
     tile: int | None = None
     val_share: float | None = None
