@@ -29,7 +29,6 @@ DOORS = {
     "tifffile": "hrseg/data/images/tiff.py",
     "faster_coco_eval": "hrseg/importing/rle.py",
     "shapely": "hrseg/importing/polygons.py",
-    "rasterio": "hrseg/importing/rasters.py",
     "pyogrio": "hrseg/importing/vectors.py",
     "defusedxml": "hrseg/importing/text_files.py",
     "av": "hrseg/predict/films.py",
@@ -70,6 +69,7 @@ ROOMS = {
     "timm": {"models", "build"},
     "cv2": {"data", "metrics", "report", "export", "train", "predict", "toycity", "benchmark", "importing"},
     "PIL": {"data", "report", "evaluate", "predict", "toycity", "tracking", "benchmark", "importing"},
+    "rasterio": {"importing", "benchmark"},
 }
 
 
