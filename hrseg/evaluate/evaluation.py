@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from hrseg.data.loader import Normalise, eval_loader
 from hrseg.errors import DataError
 from hrseg.evaluate.evaluator import CALIBRATION_STEP, Evaluation, Evaluator
 from hrseg.inference import FEW_IMAGES, Inference, fast_form
+from hrseg.losses import CombinedLoss
 from hrseg.runtime import PRECISIONS
 from hrseg.task import LabelSpace, Normalisation, Task
 
@@ -33,33 +35,43 @@ class Answer(NamedTuple):
     """What a model says of one image: class indices [H, W] ({0, 1} [L, H, W] for multilabel), and how sure it is.
 
     confidence: the probability of what is said, at every third pixel of every third row. target: None without labels.
+    image: [H, W, C] in its own type, as the model saw it. loss: where one was asked for.
     """
 
     place: int  # in the data set
     prediction: np.ndarray
     confidence: np.ndarray
     target: np.ndarray | None
+    image: np.ndarray
+    loss: float | None = None
 
 
 @torch.inference_mode()
 def predict(
     model: nn.Module, image: Tensor, inference: Inference, normalise: nn.Module, precision: str, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class indices [N, *size] (multilabel: [N, L, *size]) of images [N, C, H, W] in their own type.
 
-    And the probability of each, at every third pixel of every third row.
+    And the probability of each, and the logits, float32, both at every third pixel of every third row.
     """
     with torch.autocast(image.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         logits = inference(model, normalise(image), size)
         sampled = logits[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP].float()
-        return inference.labels(logits), inference.confidence(sampled)
+        return inference.labels(logits), inference.confidence(sampled), sampled
 
 
 def answers(
-    model: nn.Module, dataset: Dataset, plan: EvaluationPlan, normalisation: Normalisation, *, device: torch.device
+    model: nn.Module,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    normalisation: Normalisation,
+    *,
+    device: torch.device,
+    criterion: CombinedLoss | None = None,
 ) -> Iterator[Answer]:
     """What a model answers for this process's share of a data set, at the size of the targets.
 
+    criterion: the loss of each answer, over every third pixel of every third row.
     Without targets at the size of the image's file. The fast form is used for data sets that are worth it.
     """
     was_training = model.training
@@ -83,9 +95,18 @@ def answers(
                 size = (batch.target.shape[-2], batch.target.shape[-1])
             else:
                 size = dataset.image_size(batch.indices[0])
-            labels, confidence = predict(run, batch.image.to(device), plan.inference, normalise, precision, size)
+            labels, confidence, sampled = predict(
+                run, batch.image.to(device), plan.inference, normalise, precision, size
+            )
+            losses: list[float | None] = [None] * len(batch.names)
+            if criterion is not None and batch.target is not None:
+                target = batch.target[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP].to(device)
+                losses = [float(criterion(sampled, target).total)] * len(batch.names)
             targets = [None] * len(batch.names) if batch.target is None else batch.target.numpy()
-            yield from map(Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets)
+            images = batch.image.permute(0, 2, 3, 1).numpy()
+            yield from map(
+                Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets, images, losses
+            )
     finally:
         model.train(was_training)
 
@@ -109,22 +130,29 @@ def evaluate(
     *,
     device: torch.device,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
+    on_sample: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    criterion: CombinedLoss | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Score a model on a data set, at the size of the targets. Each image counts once on any number of processes.
 
-    on_prediction is called with each index and its class indices. interrupted is asked after each image; where it is
+    on_prediction is called with each index and its class indices, on_sample with each index, image and target.
+    criterion: its mean over the images is the evaluation's loss. interrupted is asked after each image; where it is
     true on some process, all raise Interrupted.
     """
-    evaluator = evaluator_of(dataset, plan)
+    evaluator, losses = evaluator_of(dataset, plan), []
     with progress_of_share(dataset, "evaluating") as bar:
-        for index, prediction, confidence, target in answers(model, dataset, plan, normalisation, device=device):
+        for answer in answers(model, dataset, plan, normalisation, device=device, criterion=criterion):
+            index, prediction, target = answer.place, answer.prediction, answer.target
             if target is None:
                 what = "has no labels to score against."
                 raise DataError(dataset.names[index], what, "Choose a split that has them.")
-            evaluator.add(index, evaluator.count(index, prediction, target, confidence=confidence))
+            evaluator.add(index, evaluator.count(index, prediction, target, confidence=answer.confidence))
+            losses.append(answer.loss)
             if on_prediction:
                 on_prediction(index, prediction)
+            if on_sample:
+                on_sample(index, answer.image, target)
             bar.update()
             bar.set_postfix({"mIoU": f"{evaluator.miou():.3f}"}, refresh=False)
             if interrupted():
@@ -132,6 +160,9 @@ def evaluate(
     if distributed.any_rank(interrupted(), device):
         raise Interrupted
     evaluation = evaluator.evaluation()
+    if criterion is not None:
+        of_all = [loss for part in distributed.gather(losses) for loss in part]
+        evaluation = dataclasses.replace(evaluation, loss=sum(of_all) / len(of_all))
     if distributed.is_main() and (only := only_answer(evaluation.per_image.total(), dataset.space)):
         log.warning("The model answers '%s' for every pixel of %s.", only, counted(len(evaluation.per_image), "image"))
     return evaluation

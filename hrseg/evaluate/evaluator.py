@@ -40,16 +40,22 @@ CALIBRATION_STEP = 3
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found. per_image is the evidence: every score can be recomputed from it."""
+    """What an evaluation found. per_image is the evidence: every score can be recomputed from it.
+
+    loss: the mean over the images, where it was asked for.
+    """
 
     scores: Scores
     per_image: PerImage
     seconds: float
+    loss: float | None = None
 
     def headline(self) -> dict[str, Any]:
-        """The figures of one line of log.jsonl."""
+        """The figures of one line of log.jsonl. class_iou: by name, null where a class is absent."""
         plain = self.scores.to_plain()
-        return {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
+        found = {} if self.loss is None else {"loss": self.loss}
+        found |= {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
+        return found | {"class_iou": {row["name"]: row["iou"] for row in plain["classes"]}}
 
 
 class Evaluator:

@@ -99,7 +99,9 @@ def score_checkpoints(
             return
         drawn = ValidationPictures(dataset, first.normalisation, plan.pictures)
         calls = _each(drawn, submission)
-        evaluation = evaluate(model, dataset, plan, normalisation, device=device, on_prediction=calls)
+        evaluation = evaluate(
+            model, dataset, plan, normalisation, device=device, on_prediction=calls, on_sample=drawn.see
+        )
         others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
         _finish(folder, evaluation, config, drawn, dataset, paths[0], first.step, others)
         _report_submission(submission)

@@ -29,17 +29,21 @@ class ValidationPictures:
         count = min(count, len(mine))
         self._chosen = {mine[i * len(mine) // count] for i in range(count)}
         self._predictions: dict[int, np.ndarray] = {}
-        self._small = examples.PredictionCollector(len(dataset))
+        self._small = examples.PredictionCollector(len(dataset), normalisation)
 
     def __call__(self, index: int, prediction: np.ndarray) -> None:
         self._small(index, prediction)
         if index in self._chosen:
             self._predictions[index] = prediction
 
+    def see(self, index: int, image: np.ndarray, target: np.ndarray) -> None:
+        """Pass it as on_sample."""
+        self._small.see(index, image, target)
+
     def legend(self, width: int) -> np.ndarray:
         """What the colours of the panels mean, uint8 RGB [H, W, 3]."""
         space = self._dataset.space
-        ignored = any(np.any(self._dataset[index].target == space.ignore_index) for index in self._predictions)
+        ignored = any(np.any(self._dataset[index][1] == space.ignore_index) for index in self._predictions)
         both = pictures.legend_colors(space, ignored=ignored), pictures.error_colors(space)
         return pictures.stacked([pictures.legend(one, width, scale=max(1.0, width / 1200)) for one in both])
 
@@ -59,10 +63,8 @@ class ValidationPictures:
 
     def save_examples(self, evaluation: Evaluation, folder: Path) -> None:
         """Write examples.npz, from which the report draws. All processes call it, the first writes."""
-        kept = self._small.gather()
-        if distributed.is_main():
-            indices, ious = evaluation.per_image.indices, image_ious(evaluation.per_image)
-            shown = examples.collect_examples(self._dataset, self._normalisation, kept, indices, ious)
+        shown = examples.collect_examples(self._dataset, self._normalisation, self._small, evaluation.per_image)
+        if shown is not None:
             shown.save(folder / "examples.npz")
 
 

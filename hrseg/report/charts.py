@@ -67,6 +67,21 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False) -> Markup
     return _figure(title, parts)
 
 
+def sparkline(title: str, drawn: Sequence[Line]) -> Markup:
+    """Lines of shares over iterations, small and without axes; 0 is at the bottom and 1 at the top."""
+    width, height = 160, 44
+    x_end = max(max(line.x) for line in drawn) or 1
+    parts = [Markup('<path class="rule" d="M0 {0}H{1}M0 1H{1}"/>').format(height - 1, width)]
+    for line in drawn:
+        at = np.stack(
+            [np.asarray(line.x, float) / x_end * width, height - 1 - np.asarray(line.y) * (height - 2)], axis=1
+        )
+        parts.append(Markup('<path class="line {}" d="{}"/>').format(line.look, _path(at)))
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        width, height, title, Markup("").join(parts)
+    )
+
+
 def histogram(title: str, drawn: Sequence[tuple[str, str, np.ndarray]], *, bins: int = 20) -> Markup:
     """Images per bin between 0 and 1; a dashed line at the median. drawn: name, look and values of each run."""
     counts = [np.histogram(values, bins=bins, range=(0, 1))[0] for _, _, values in drawn]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,16 +23,20 @@ from hrseg.files import whole_file
 from hrseg.made_files import require_replaceable
 from hrseg.metrics import difference, image_ious, interval
 from hrseg.report import charts, run_folder
-from hrseg.report.examples import Examples, PackedIndices
+from hrseg.report.matrix import confusion_matrix_view
 from hrseg.report.run_folder import EvaluatedRun
+from hrseg.report.viewer import viewer_data
 
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 
 
-def write_report(folder: Path, against: Path | None = None, *, out: Path | None = None) -> Path:
+def write_report(
+    folder: Path, against: Path | None = None, *, out: Path | None = None, progress: tuple[int, int] | None = None
+) -> Path:
     """Write a run's report.html from the files in its folder; with `against`, a comparison with another run.
 
-    out: by default report.html in the folder, or report_against_<other>.html for a comparison.
+    out: by default report.html in the folder, or report_against_<other>.html for a comparison. progress: iterations
+    done and planned of a training that goes on; the page then loads itself again every half minute.
     Raises HrsegError where a folder holds no evaluated run, or the two have different classes.
     """
     ours = run_folder.read_run(folder)
@@ -41,13 +46,13 @@ def write_report(folder: Path, against: Path | None = None, *, out: Path | None 
     name = f"report_against_{re.sub(r'[^A-Za-z0-9_.-]', '_', theirs.name)}.html" if theirs else "report.html"
     out = out or folder / name
     require_replaceable(out)
-    text = html(ours, theirs)
+    text = html(ours, theirs, progress)
     with whole_file(out, way_out="Choose another place with --out.") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out
 
 
-def html(ours: EvaluatedRun, theirs: EvaluatedRun | None = None) -> str:
+def html(ours: EvaluatedRun, theirs: EvaluatedRun | None = None, progress: tuple[int, int] | None = None) -> str:
     """The page as text. Everything from files is escaped; its policy forbids the network and any script but its own."""
     script, style = (resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     environment = jinja2.Environment(
@@ -68,11 +73,16 @@ def html(ours: EvaluatedRun, theirs: EvaluatedRun | None = None) -> str:
         headlines=_headlines(runs, same_data),
         classes=_classes(runs),
         confusions=_confusions(runs),
+        progress=progress,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        subtitles=[_subtitle(run) for run in runs],
+        matrices=[confusion_matrix_view(run) for run in runs],
         curves=_curves(runs, names),
+        class_curves=_class_curves(runs, names),
         histogram=_histogram(runs, names),
         cards=[{"pairs": _card(run), "settings": flattened(run.metrics["config"]).items()} for run in runs],
         settings=run_folder.differing_settings(theirs.metrics["config"], ours.metrics["config"]) if theirs else [],
-        viewer=_viewer(runs, names),
+        viewer=viewer_data(runs, names),
         script=Markup(script),
         style=Markup(style),
         # The hash is of the element's content, newlines at its ends included.
@@ -107,7 +117,7 @@ HEADLINES = (  # label, name in metrics.json, what it says
     ("boundary IoU", "boundary_miou", "IoU near outlines, mean over classes"),
     ("category IoU", "category_miou", "IoU of groups of classes"),
     ("instance-weighted IoU", "mean_iiou", "every object counts the same"),
-    ("mean IoU per image", "image_miou", "mean over the images"),
+    ("mean IoU per image", "image_miou", "mean over the images, false alarms included"),
     ("worst tenth", "worst_decile_miou", "mean IoU per image over the worst tenth of the images"),
     ("calibration error", "ece", "gap between confidence and accuracy; lower is better"),
 )
@@ -183,6 +193,7 @@ def _curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[tuple[st
 
     wanted = (
         ("Training loss", "train", "loss", False),
+        ("Validation loss", "val", "loss", False),
         ("Mean IoU in validation, %", "val", "miou", True),
         ("Learning rate", "train", "lr", False),
         ("Pixels kept by OHEM, %", "train", "kept_share", True),
@@ -193,6 +204,31 @@ def _curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[tuple[st
         if any(len(entry.x) for entry in chart):
             drawn.append((title, charts.lines(title, chart, percent=as_percent)))
     return drawn
+
+
+def _class_curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A small chart for each class of its IoU in the validations of log.jsonl; none for fewer than two of them."""
+    drawn = []
+    for name in runs[0].classes:
+        lines, last = [], None
+        for number, run in enumerate(runs):
+            found = [(r["step"], r["class_iou"].get(name)) for r in run.records if r.get("class_iou")]
+            found = [(step, iou) for step, iou in found if iou is not None]
+            if len(found) > 1:
+                last = found[-1][1] if number == 0 else last
+                steps, ious = zip(*found, strict=True)
+                lines.append(charts.Line(names[number], LOOKS[number], steps, ious))
+        if lines:
+            drawn.append({"name": name, "last": last, "chart": charts.sparkline(f"IoU of {name}", lines)})
+    return drawn
+
+
+def _subtitle(run: EvaluatedRun) -> str:
+    config = run.metrics["config"]
+    images = counted(len(run.per_image), "image")
+    network = f"{config['model']['arch']} over {config['model']['encoder']}"
+    scored = f"scored on {images} of {run_folder.data_name(config)}, split {run.metrics.get('split')}"
+    return f"{network}, {scored}" if run.metrics["checkpoint"] else scored.capitalize()
 
 
 def _histogram(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Markup:
@@ -232,46 +268,3 @@ def _card(run: EvaluatedRun) -> list[tuple[str, str]]:
 def _time(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _viewer(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> dict[str, Any] | None:
-    """What the page's script draws: classes, and each image with its target and predictions; None without images."""
-    if any(run.examples is None for run in runs):
-        return None
-    kept: list[Examples] = [run.examples for run in runs if run.examples]
-    ious = [run.ious() for run in runs]
-    shown: dict[str, dict[str, Any]] = {}
-    for examples in kept:
-        for name, photo in examples.photos.items():
-            labels = [e.predictions.get(name) for e in kept]
-            if name in shown or any(p is None or p.shape != photo.target.shape for p in labels):
-                continue
-            shown[name] = {
-                "name": name,
-                "kind": photo.kind if len(runs) == 1 else None,
-                "photo": "data:image/webp;base64," + base64.b64encode(photo.webp).decode(),
-                "shape": photo.target.shape,
-                "target": _coded(photo.target),
-                "predictions": [_coded(p) for p in labels if p],
-                "ious": [of_run.get(name) for of_run in ious],
-            }
-    if len(runs) > 1:  # the greatest changes first, for better or worse
-        pictures = sorted(shown.values(), key=lambda p: -abs(_change(p["ious"]) or 0))
-    else:
-        pictures = list(shown.values())
-    space = kept[0].space
-    if not pictures:
-        return None
-    return {
-        "names": names,
-        "classes": [
-            {"name": c.name, "color": c.color, "there": any(r.metrics["classes"][n]["iou"] is not None for r in runs)}
-            for n, c in enumerate(space.classes)
-        ],
-        "ignore": space.ignore_index,
-        "pictures": pictures,
-    }
-
-
-def _coded(labels: PackedIndices) -> str:
-    return base64.b64encode(labels.data).decode()

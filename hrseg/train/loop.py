@@ -168,10 +168,12 @@ def _iterations(
         log_due, val_due = run.is_due(plan.settings.log_every), run.is_due(plan.val_every)
         save_due = run.is_due(plan.checkpoint_every)
         watch.see(result)
+        if result.stepped:
+            run.means.add(result)
         if (run.reads_each_step or log_due or val_due or save_due) and (skipped := watch.record()):
             output.log(skipped)
         if log_due:
-            figures = {**result.means(), "lr": lr, **clock.read()}
+            figures = {**run.means.read(), "lr": lr, **clock.read()}
             record = {"step": state.step, "epoch": run.epoch, "kind": "train", **figures}
             output.log(record)
             bar.set_postfix(_postfix(record, state), refresh=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from hrseg.evaluate.evaluation import evaluate
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.validation_pictures import ValidationPictures
 from hrseg.made_files import CONFIG_MARK
+from hrseg.files import write_text
 from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
-from hrseg.tracking import NoTracker, Tracker
+from hrseg.tracking import NoTracker, Tracker, read_log
 from hrseg.train.run import Run
 from hrseg.weights import checkpoint
 
@@ -37,6 +40,7 @@ class RunOutput:
 
     def save_checkpoint(self, name: str) -> None:
         """Save the state after this iteration. The last checkpoint before last.pt stays beside it."""
+        self._run.means.share()
         if distributed.is_main():
             self._tracker.sync()
             checkpoint.save(self.checkpoints / name, self._run.checkpoint(), keep_previous=name == "last.pt")
@@ -57,6 +61,8 @@ class RunOutput:
             plan.normalisation,
             device=plan.device,
             on_prediction=drawn,
+            on_sample=drawn.see,
+            criterion=plan.criterion.of_main_output(),
             interrupted=interrupted,
         )
         miou = evaluation.scores.miou
@@ -73,6 +79,9 @@ class RunOutput:
                 write_evidence(self._folder, evaluation, plan.config, split, best, state.step)
             drawn.save_examples(evaluation, self._folder)
         state.validated = state.step
+        if distributed.is_main():
+            write_results(self._folder)
+            page.write_report(self._folder, progress=(state.step, plan.iterations))
 
     def draw_first_batch(self, batch: Batch) -> None:
         """Draw the first batch of a run as the network meets it."""
@@ -88,6 +97,25 @@ class RunOutput:
         """Write report.html, if there was a validation."""
         if distributed.is_main() and (self._folder / "metrics.json").exists():
             page.write_report(self._folder)
+
+
+def write_results(folder: Path) -> None:
+    """Write results.csv: a row per validation of log.jsonl, with the training loss before it and each class's IoU."""
+    rows: list[dict[str, Any]] = []
+    loss = None
+    for record in read_log(folder / "log.jsonl"):
+        if record["kind"] == "train":
+            loss = record["loss"]
+        elif record["kind"] == "val":
+            scores = {k: record.get(k) for k in ("loss", "miou", "pixel_accuracy", "class_accuracy")}
+            own = {f"val_{name}": value for name, value in scores.items()}
+            ious = {f"iou_{name}": value for name, value in record.get("class_iou", {}).items()}
+            rows.append({"step": record["step"], "epoch": record["epoch"], "train_loss": loss} | own | ious)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "results.csv", text.getvalue())
 
 
 def announce(run: Run, folder: Path, changed: list[Change]) -> None:

@@ -25,7 +25,7 @@ from hrseg.report import pictures
 from hrseg.tracking import read_log
 from hrseg.train.resume import sound_checkpoints
 from hrseg.train.run import Run
-from hrseg.train.step import StepResult, iterate
+from hrseg.train.step import Means, iterate
 
 KEPT, LEFT, IGNORED = (255, 255, 255), (70, 70, 70), (160, 120, 200)  # white, dark grey, violet
 EXACT_ANYWAY = ("data.root", "data.workers", "data.check", "run.", "eval.", "train.val_every", "train.checkpoint_every",
@@ -37,7 +37,7 @@ class Replayed:
     """One process's part of an iteration. pixel_loss: float32 [N, H, W]. kept: bool [N, H, W], None without OHEM."""
 
     batch: Batch
-    result: StepResult
+    figures: dict[str, float]  # as in log.jsonl
     pixel_loss: np.ndarray
     kept: np.ndarray | None
 
@@ -70,7 +70,7 @@ def replay(config: Config, folder: Path, step: int) -> dict[str, Any]:
             "epoch": step / run.plan.epoch_length,
             "from": origin,
             "changed": [str(c) for c in changed if not c.setting.startswith(EXACT_ANYWAY)],
-            "replayed": replayed.result.means(),
+            "replayed": replayed.figures,
             "logged": _logged(folder, step),
             "images": [row for rows in distributed.gather(_rows(run, replayed, step)) for row in rows],
         }
@@ -106,13 +106,20 @@ def _again(run: Run, step: int) -> Replayed:
                       disable=not distributed.is_main(), dynamic_ncols=True):  # fmt: skip
         hook = run.module.criterion.register_forward_hook(observe) if run.state.step == step - 1 else None
         result = iterate(run, batch)
+        if result.stepped:
+            run.means.add(result)
+        figures = run.means.read() if run.is_due(run.plan.settings.log_every) else None
+    if figures is None or not result.stepped:  # an iteration without a record: its own
+        alone = Means()
+        alone.add(result)
+        figures = alone.read()
     assert hook is not None
     hook.remove()
     ohem = next((term for term in run.module.criterion.terms if isinstance(term, OhemCrossEntropyLoss)), None)
     with torch.no_grad():
         pixel_loss = torch.cat([pixel_losses(logits, target, run.plan.space) for logits, target in seen])
         kept = torch.cat([ohem.kept(logits, target) for logits, target in seen]) if ohem else None
-    return Replayed(batch, result, pixel_loss.cpu().numpy(), None if kept is None else kept.cpu().numpy())
+    return Replayed(batch, figures, pixel_loss.cpu().numpy(), None if kept is None else kept.cpu().numpy())
 
 
 def _logged(folder: Path, step: int) -> dict[str, Any]:

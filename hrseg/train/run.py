@@ -16,7 +16,7 @@ from hrseg.build.changes import data_identity
 from hrseg.build.training import TrainingPlan
 from hrseg.data.loader import Loader, Normalise, train_loader
 from hrseg.errors import ConfigError
-from hrseg.train.step import LossOfBatch
+from hrseg.train.step import LossOfBatch, Means
 from hrseg.weights import checkpoint
 
 
@@ -41,7 +41,7 @@ class Run:
         self.module.to(plan.device).to(memory_format=plan.layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.scaler = torch.amp.GradScaler(plan.device.type, enabled=settings.precision == "fp16")
         self.ema = optimizers.Ema(plan.model, settings.ema) if settings.ema else None
-        self.state = State()
+        self.state, self.means = State(), Means()
         if saved is not None:
             self._restore(saved)
         self.network = _parallel(self.module, plan)
@@ -102,6 +102,7 @@ class Run:
             "validated": state.validated,
             "rng": {"seed": plan.seed, "world_size": distributed.world_size()},
             "best": state.best,
+            "means": self.means.to_plain(),
             "config": plan.config.to_plain(),
             "data": data_identity(plan.train_set, plan.val_set),
             "normalisation": plan.normalisation.to_plain(),
@@ -131,6 +132,7 @@ class Run:
             group.update(options)  # a changed weight decay or momentum counts from here on
         optimizers.prepare_state(optimizer)
         self.scaler.load_state_dict(saved["scaler"])
+        self.means = Means(saved.get("means"), self.plan.device)
         self.state = State(saved["step"], saved["best"], saved.get("validated", saved["step"]))
 
 

@@ -52,14 +52,44 @@ class StepResult(NamedTuple):
     grad_norm: Tensor
     stepped: bool = True
 
-    def means(self) -> dict[str, float]:
-        """The figures of log.jsonl, means over all processes."""
+    def figures(self) -> dict[str, Tensor]:
+        """What log.jsonl tells of an iteration, scalars on the device."""
         values = {"loss": self.loss, **{f"loss_{name}": value for name, value in self.terms.items()}}
         values |= {} if self.kept_share is None else {"kept_share": self.kept_share}
-        values["grad_norm"] = self.grad_norm
-        stacked = torch.stack([value.float() for value in values.values()])
-        means = distributed.sum_over_ranks(stacked) / distributed.world_size()
-        return dict(zip(values, means.tolist(), strict=True))
+        return values | {"grad_norm": self.grad_norm}
+
+
+class Means:
+    """The figures of the iterations since the last record of log.jsonl. They are added up on the device: no waiting."""
+
+    def __init__(self, saved: tuple[list[str], list[float], int] | None = None, device: torch.device | None = None):
+        self.names, total, self.count = saved or ([], None, 0)
+        self.total = None if total is None else torch.tensor(total, dtype=torch.float32, device=device)
+
+    def share(self) -> None:
+        """Give every process the mean of their sums, which is what a checkpoint holds. All processes call it."""
+        if self.total is not None:
+            self.total = distributed.sum_over_ranks(self.total) / distributed.world_size()
+
+    def to_plain(self) -> tuple[list[str], list[float], int] | None:
+        """For a checkpoint; None where nothing was added."""
+        return None if self.total is None else (self.names, self.total.tolist(), self.count)
+
+    def add(self, result: StepResult) -> None:
+        """Add an iteration."""
+        figures = result.figures()
+        stacked = torch.stack([value.detach().float() for value in figures.values()])
+        self.names, self.count = list(figures), self.count + 1
+        self.total = stacked if self.total is None else self.total + stacked
+
+    def read(self) -> dict[str, float]:
+        """Their means, over all processes too, and start anew. NaN if every iteration was skipped."""
+        total, count, names = self.total, self.count, self.names
+        self.total, self.count = None, 0
+        if total is None:
+            return dict.fromkeys(names or ["loss"], float("nan"))
+        means = distributed.sum_over_ranks(total / count) / distributed.world_size()
+        return dict(zip(names, means.tolist(), strict=True))
 
 
 def training_step(

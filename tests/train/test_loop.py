@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -18,12 +19,17 @@ from hrseg import config as settings
 from hrseg.build.training import training_plan
 from hrseg.commands import test as test_command
 from hrseg.commands import train as train_command
-from hrseg.evaluate import validation_pictures
+from hrseg.data.loader import normalise
+from hrseg.evaluate import evaluation, validation_pictures
+from hrseg.evaluate.evaluator import Evaluation
 from hrseg.fast.narrow_batch_norm import WideBatchNorm2d
-from hrseg.metrics import PerImage, miou
+from hrseg.inference import forward
+from hrseg.losses import CombinedLoss
+from hrseg.metrics import ImageCounts, PerImage, miou, scores_of_images
 from hrseg.task import Normalisation
 from hrseg.tracking import read_log
 from hrseg.train import loop as training
+from hrseg.train import output
 from tests.conftest import ROOT
 from tests.report.made import Pictures
 
@@ -96,9 +102,92 @@ def test_validation_pictures_stand_above_a_legend(tmp_path):
     drawn = validation_pictures.ValidationPictures(dataset, Normalisation(), 2)
     for index in range(2):
         drawn(index, dataset[index][1])
-    *_, sheet = validation_pictures.draw(drawn, tmp_path)
-    below = np.asarray(Image.open(sheet))[2 * (22 + 24) + 4 :]
+    evidence = PerImage(dataset.space)
+    for index, name in enumerate(dataset.names):
+        evidence.add(index, name, ImageCounts(np.eye(3, dtype=int)))
+    *_, sheet = validation_pictures.draw(drawn, Evaluation(scores_of_images(evidence), evidence, 1.0), tmp_path)
+    below = np.asarray(Image.open(sheet))[2 * (2 * 22 + 24) + 12 :]
     assert {c.color for c in dataset.space.classes} <= set(map(tuple, below.reshape(-1, 3).tolist()))
+
+
+@pytest.fixture(scope="module")
+def each_step(tiny, tmp_path_factory):
+    """A run of eight iterations with a record of each."""
+    folder = tmp_path_factory.mktemp("each") / "run"
+    assert train(tiny, folder) == 0
+    return folder
+
+
+def test_a_record_is_the_mean_since_the_last_one_and_nothing_else_changes(tiny, each_step, tmp_path):
+    assert train(tiny, tmp_path / "run", "train.log_every=3") == 0
+    assert same_weights(weights_of(tmp_path / "run"), weights_of(each_step))
+    single = [r for r in read_log(each_step / "log.jsonl") if r["kind"] == "train"]
+    means = [r for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "train"]
+    assert [r["step"] for r in means] == [3, 6, 8]
+    for record, since in zip(means, (single[:3], single[3:6], single[6:]), strict=True):
+        for key in ("loss", "grad_norm", "kept_share"):
+            assert record[key] == pytest.approx(np.mean([r[key] for r in since]), rel=1e-6), key
+        assert record["loss"] != since[-1]["loss"]
+
+
+def test_a_mean_goes_on_where_a_checkpoint_interrupts_it(tiny, tmp_path, monkeypatch):
+    assert train(tiny, tmp_path / "whole", "train.log_every=8") == 0
+    iterate = training.iterate
+
+    def killed(run, batch, step):
+        if run.state.step == 3:
+            raise KeyboardInterrupt
+        return iterate(run, batch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "iterate", killed)
+        assert train(tiny, tmp_path / "parts", "train.log_every=8", "train.checkpoint_every=2") != 0
+    assert train(tiny, tmp_path / "parts", "train.log_every=8", "train.checkpoint_every=2", resume="auto") == 0
+    whole, parts = (without_times(read_log(tmp_path / name / "log.jsonl")) for name in ("whole", "parts"))
+    assert parts == whole
+
+
+def test_a_validation_tells_its_loss_and_the_iou_of_each_class(each_step):
+    log = read_log(each_step / "log.jsonl")
+    found = [r for r in log if r["kind"] == "val"]
+    assert len(found) == 2 and all(r["loss"] > 0 and set(r["class_iou"]) == {"ground", "box"} for r in found)
+    rows = list(csv.DictReader((each_step / "results.csv").open()))
+    assert [int(row["step"]) for row in rows] == [4, 8]
+    assert (
+        float(rows[-1]["val_loss"]) == found[-1]["loss"]
+        and float(rows[-1]["iou_box"] or 0) == found[-1]["class_iou"]["box"]
+    )
+    assert float(rows[0]["train_loss"]) == next(r["loss"] for r in log if r["kind"] == "train" and r["step"] == 4)
+
+
+def test_the_loss_of_a_validation_is_that_of_the_terms_on_the_main_output(tiny):
+    plan = training_plan(settings.load(tiny), torch.device("cpu"), None)
+    module = torch.nn.CrossEntropyLoss(ignore_index=255)
+    terms = [("cross_entropy", module, 2.0, "main"), ("cross_entropy", module, 0.4, "aux")]
+    criterion = CombinedLoss(terms).of_main_output()
+    found = evaluation.evaluate(
+        plan.model, plan.val_set, plan.validation, plan.normalisation, device=plan.device, criterion=criterion
+    )
+    expected = []
+    plan.model.eval()
+    with torch.no_grad():
+        for image, target, _ in plan.val_set:
+            x = normalise(torch.from_numpy(image).permute(2, 0, 1)[None], plan.normalisation)
+            logits = forward(plan.model, x)[..., ::3, ::3]
+            expected.append(
+                2 * torch.nn.functional.cross_entropy(logits, torch.from_numpy(target)[None, ::3, ::3].long())
+            )
+    assert found.loss == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+    assert CombinedLoss(terms[1:]).of_main_output() is None
+
+
+def test_the_page_is_written_at_each_validation_and_at_last_no_longer_loads_itself(tiny, tmp_path, monkeypatch):
+    told = []
+    write = output.page.write_report
+    monkeypatch.setattr(output.page, "write_report", lambda *a, **k: told.append(k.get("progress")) or write(*a, **k))
+    assert train(tiny, tmp_path / "run") == 0
+    assert told == [(4, 8), (8, 8), None]
+    assert 'id="live"' not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_testing_repeats_the_numbers_of_training(finished, tmp_path):
