@@ -359,15 +359,6 @@ class CombinedLoss(nn.Module):
             again = sum(other.partition("#")[0] == name for other in self.names)
             self.names.append(f"{name}#{again + 1}" if again else name)
 
-    def of_main_output(self) -> CombinedLoss | None:
-        """The same without the terms on the auxiliary output, which only training has; None where it has no others."""
-        terms = [
-            (name.partition("#")[0], module, weight, output)
-            for name, module, weight, output in zip(self.names, self.terms, self.weights, self.outputs, strict=True)
-            if output == "main"
-        ]
-        return CombinedLoss(terms) if terms else None
-
     def forward(self, output: Tensor | tuple[Tensor, Tensor], target: Tensor) -> LossValue:
         """output: logits [N, K, H, W], or the pair (main, aux) of them. target: any integer type.
 

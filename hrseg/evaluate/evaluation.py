@@ -182,6 +182,13 @@ def only_answer(confusion: np.ndarray, space: LabelSpace) -> str | None:
     return answers[said[0]] if len(said) == 1 and np.count_nonzero(confusion.sum(1)) > 1 else None
 
 
+def loss_of_main_output(criterion: CombinedLoss) -> CombinedLoss | None:
+    """The same without the terms on the auxiliary output, which only training has; None where it has no others."""
+    rows = zip(criterion.names, criterion.terms, criterion.weights, criterion.outputs, strict=True)
+    terms = [(name.partition("#")[0], term, weight, output) for name, term, weight, output in rows if output == "main"]
+    return CombinedLoss(terms) if terms else None
+
+
 def progress_of_share(dataset: Dataset, what: str) -> tqdm:
     """A progress bar over this process's share of a data set."""
     images = len(range(distributed.rank(), len(dataset), distributed.world_size()))

@@ -15,7 +15,7 @@ from hrseg.build.changes import Change
 from hrseg.console import counted
 from hrseg.data.loader import Batch
 from hrseg.errors import HrsegError
-from hrseg.evaluate.evaluation import evaluate
+from hrseg.evaluate.evaluation import evaluate, loss_of_main_output
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.validation_pictures import ValidationPictures
 from hrseg.made_files import CONFIG_MARK
@@ -62,7 +62,7 @@ class RunOutput:
             device=plan.device,
             on_prediction=drawn,
             on_sample=drawn.see,
-            criterion=plan.criterion.of_main_output(),
+            criterion=loss_of_main_output(plan.criterion),
             interrupted=interrupted,
         )
         miou = evaluation.scores.miou

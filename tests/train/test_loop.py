@@ -164,7 +164,7 @@ def test_the_loss_of_a_validation_is_that_of_the_terms_on_the_main_output(tiny):
     plan = training_plan(settings.load(tiny), torch.device("cpu"), None)
     module = torch.nn.CrossEntropyLoss(ignore_index=255)
     terms = [("cross_entropy", module, 2.0, "main"), ("cross_entropy", module, 0.4, "aux")]
-    criterion = CombinedLoss(terms).of_main_output()
+    criterion = evaluation.loss_of_main_output(CombinedLoss(terms))
     found = evaluation.evaluate(
         plan.model, plan.val_set, plan.validation, plan.normalisation, device=plan.device, criterion=criterion
     )
@@ -178,7 +178,7 @@ def test_the_loss_of_a_validation_is_that_of_the_terms_on_the_main_output(tiny):
                 2 * torch.nn.functional.cross_entropy(logits, torch.from_numpy(target)[None, ::3, ::3].long())
             )
     assert found.loss == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
-    assert CombinedLoss(terms[1:]).of_main_output() is None
+    assert evaluation.loss_of_main_output(CombinedLoss(terms[1:])) is None
 
 
 def test_the_page_is_written_at_each_validation_and_at_last_no_longer_loads_itself(tiny, tmp_path, monkeypatch):
