@@ -25,8 +25,8 @@ JSON_KEYS = (
     {"host", "pid", "token"},  # a lock
 )
 # What a run or an evaluation writes into its folder
-RESULTS = ("config.yaml", "log.jsonl", "metrics.json", "per_image.npz", "report.html", "examples.npz", "data.png",
-           "lock.json")  # fmt: skip
+RESULTS = ("config.yaml", "log.jsonl", "results.csv", "metrics.json", "per_image.npz", "report.html", "examples.npz",
+           "data.png", "lock.json")  # fmt: skip
 FOLDERS = ("checkpoints", "images", "failures", "replay")
 SHOWN = 3
 
@@ -102,6 +102,11 @@ def _log(path: Path) -> bool:
     return not first or {"step", "kind"} <= json.loads(first).keys()
 
 
+def _table(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().startswith("step,epoch,train_loss,")
+
+
 def _json(path: Path) -> bool:
     content: Any = json.loads(path.read_text(encoding="utf-8"))
     return any(keys <= content.keys() for keys in JSON_KEYS)
@@ -139,7 +144,8 @@ def _described(path: Path) -> bool:
 
 
 _BY_NAME: dict[str, Callable[[Path], bool]] = {
-    "config.yaml": _config, "log.jsonl": _log, "README.md": lambda path: _json(path.with_name("config.json")),
+    "config.yaml": _config, "log.jsonl": _log, "results.csv": _table,
+    "README.md": lambda path: _json(path.with_name("config.json")),
 }  # fmt: skip
 _BY_ENDING: dict[str, Callable[[Path], bool]] = {
     ".json": _json, ".html": _page, ".png": _picture, ".npz": _arrays, ".safetensors": _safetensors,

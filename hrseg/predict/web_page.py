@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import os
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.predict.prediction import Prediction, legend_html
 from hrseg.predict.predictor import Predictor
-from hrseg.report.pictures import legend_colors
+from hrseg.report.pictures import legend_colors, overlay
+from hrseg.task import Task
 
 OVERLAY_SIDE = 2048  # pixels of the longer side of the overlay on the page
 HOUR_S = 3600
 RESULTS_KEPT = 16
+NARROWEST = 320  # pixels of a picture beside another
 # Only this server: gradio's page would otherwise fetch fonts and a script from others.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -33,31 +40,62 @@ def build_page(predictor: Predictor, title: str) -> Any:
     except ImportError:
         raise HrsegError("gradio", "is not installed.", "pip install 'hrseg[serve]'.") from None
 
-    results = ResultFiles()
+    space, results = predictor.space, ResultFiles()
+    binary = space.task is Task.BINARY
     all_classes = f"<p>The classes it knows:</p>{legend_html(legend_colors(predictor.space, over_image=True))}"
 
-    def segment(path: str | None) -> tuple[Any, str, Any]:
+    def segment(path: str | None, *how: Any) -> tuple[Any, ...]:
         if path is None:
-            return gradio.Image(None, visible=False), all_classes, gradio.File(None, visible=False)
+            nothing = gradio.Image(None, visible=False), all_classes, gradio.File(None, visible=False)
+            return (None, *nothing, gradio.Column(visible=False))
         try:
-            prediction = predictor(path, probabilities=False)
+            prediction = predictor(path, probabilities=binary)
         except HrsegError as error:
             raise gradio.Error(f"{error.what} {error.way_out}".strip(), print_exception=False) from None
-        overlay = prediction.overlay()
-        overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-        indices = str(results.add(prediction, Path(path).stem))
-        return gradio.Image(overlay, visible=True), legend_and_notes(prediction), gradio.File(indices, visible=True)
+        answer = Answer(prediction, Path(path).stem)
+        return answer, *show(answer, *how), gradio.Column(visible=True)
+
+    def show(answer: Answer | None, opacity: float, shown: list[str], threshold: float) -> tuple[Any, ...]:
+        if answer is None:
+            raise gradio.Error("Drop an image first.", print_exception=False)
+        prediction = answer.at(threshold) if binary else answer.prediction
+        picture = with_classes(prediction, shown, opacity / 100)
+        picture.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
+        files = [str(path) for path in results.add(prediction, answer.name)]
+        return gradio.Image(picture, visible=True), legend_and_notes(prediction), gradio.File(files, visible=True)
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR_S, HOUR_S)) as blocks:
         gradio.Markdown(
             f"# {html.escape(title)}\nDrop an image. It is segmented on this machine and sent nowhere else."
         )
-        with gradio.Row():
-            image = gradio.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="image")
-            result = gradio.Image(label="classes", interactive=False, buttons=["download", "fullscreen"], visible=False)
+        last = gradio.State(None, time_to_live=HOUR_S)
+        with gradio.Row():  # on a narrow screen one below the other
+            with gradio.Column(min_width=NARROWEST):
+                image = gradio.Image(
+                    type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], label="image"
+                )
+            with gradio.Column(min_width=NARROWEST):
+                result = gradio.Image(
+                    label="classes", interactive=False, buttons=["download", "fullscreen"], visible=False
+                )
+        with gradio.Column(visible=False) as controls:
+            opacity = gradio.Slider(0, 100, 55, step=1, label="opacity of the classes, %")
+            threshold = gradio.Slider(
+                0.01, 0.99, 0.5, step=0.01, label=f"threshold: probability from which a pixel is {space.names[-1]}",
+                visible=binary,
+            )  # fmt: skip
+            drawn = [name for index, name in enumerate(space.names) if index != space.background]
+            shown = gradio.CheckboxGroup(drawn, value=drawn, label="classes shown", visible=len(drawn) > 1)
         legend = gradio.HTML(all_classes, elem_id="legend")
-        indices = gradio.File(label="class indices (PNG)", interactive=False, visible=False)
-        image.change(segment, image, [result, legend, indices], api_visibility="private")
+        files = gradio.File(
+            label="results: class indices, colours, overlay (PNG)", file_count="multiple", interactive=False,
+            visible=False,
+        )  # fmt: skip
+        how, pictures_and_files = [opacity, shown, threshold], [result, legend, files]
+        image.change(segment, [image, *how], [last, *pictures_and_files, controls], api_visibility="private")
+        for slider in (opacity, threshold):
+            slider.release(show, [last, *how], pictures_and_files, api_visibility="private", show_progress="hidden")
+        shown.input(show, [last, *how], pictures_and_files, api_visibility="private", show_progress="hidden")
     return blocks
 
 
@@ -67,18 +105,49 @@ def legend_and_notes(prediction: Prediction) -> str:
     return f"{prediction.legend()}{notes}"
 
 
+class Answer(NamedTuple):
+    """What the page shows, until another image is dropped. name: of the image's file."""
+
+    prediction: Prediction
+    name: str
+
+    def at(self, threshold: float) -> Prediction:
+        """The prediction of a binary task in which a pixel is foreground from this probability on."""
+        labels = (self.prediction.probabilities[0] >= threshold).astype(np.uint8)
+        return dataclasses.replace(self.prediction, labels=labels)
+
+
+def with_classes(prediction: Prediction, shown: Sequence[str], opacity: float) -> Image.Image:
+    """The overlay with these classes alone; where others are, the image as it is."""
+    space = prediction.space
+    hidden = [index for index, name in enumerate(space.names) if name not in shown]
+    labels = prediction.labels
+    if space.task is Task.MULTILABEL:
+        labels = labels.copy()
+        labels[hidden] = 0
+    picture = overlay(prediction.image, labels, space, opacity)
+    if space.task is not Task.MULTILABEL:
+        nothing = np.isin(labels, hidden)
+        picture[nothing] = prediction.image[nothing]
+    return Image.fromarray(picture)
+
+
 class ResultFiles:
-    """Class indices as files for the page to offer; the last few are kept."""
+    """Class indices, colours and overlays as files for the page to offer; the last few are kept."""
 
     def __init__(self) -> None:
         self._folders: deque[tempfile.TemporaryDirectory] = deque()
 
-    def add(self, prediction: Prediction, name: str) -> Path:
+    def add(self, prediction: Prediction, name: str) -> list[Path]:
         folder = tempfile.TemporaryDirectory(prefix="hrseg-")
         self._folders.append(folder)
         if len(self._folders) > RESULTS_KEPT:
             self._folders.popleft().cleanup()
-        return prediction.save(folder.name, name or "image", colors=False, overlay=False)[0]
+        written = prediction.save(folder.name, name or "image")
+        for path in written:  # a browser saves all of them into one folder
+            kind = "-".join(path.relative_to(folder.name).parts[:-1])
+            path.rename(path.with_name(f"{path.stem}_{kind}{path.suffix}"))
+        return sorted(Path(folder.name).rglob("*.png"))
 
 
 def start_web_page(

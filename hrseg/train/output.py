@@ -18,8 +18,8 @@ from hrseg.errors import HrsegError
 from hrseg.evaluate.evaluation import evaluate, loss_of_main_output
 from hrseg.evaluate.evidence import write_evidence
 from hrseg.evaluate.validation_pictures import ValidationPictures
-from hrseg.made_files import CONFIG_MARK
 from hrseg.files import write_text
+from hrseg.made_files import CONFIG_MARK
 from hrseg.report import page, pictures
 from hrseg.task import LabelSpace, Normalisation
 from hrseg.tracking import NoTracker, Tracker, read_log

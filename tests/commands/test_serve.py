@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrseg.predict.prediction import Prediction
 from hrseg.predict.predictor import Predictor
-from hrseg.predict.web_page import start_web_page
+from hrseg.predict.web_page import Answer, start_web_page, with_classes
+from hrseg.task import LabelSpace, Task
+from tests.shapes import save_checkpoint
 
 CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(p).exists()), None)
 
@@ -65,7 +68,7 @@ def test_a_dropped_picture_shows_overlay_legend_and_shares_and_too_large_ones_ar
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.get_by_text("tiny <b>net</b>", exact=True).wait_for(timeout=60_000)  # a name is text, not HTML
-    results = page.get_by_text("class indices (PNG)")
+    results = page.get_by_text("results: class indices")
     assert page.locator("#legend").inner_text().split()[-3:] == ["ground", "box", "disc"]
     assert not results.is_visible()  # an empty frame says nothing
     upload = page.locator("input[type=file]").first
@@ -85,3 +88,49 @@ def test_a_dropped_picture_shows_overlay_legend_and_shares_and_too_large_ones_ar
     assert answered and {urlsplit(url).hostname for url in answered} == {"127.0.0.1"}
     assert not errors
     page.close()
+
+
+@pytest.fixture(scope="module")
+def binary_address(tmp_path_factory):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'hrseg[serve]'")
+    path = save_checkpoint(tmp_path_factory.mktemp("binary") / "net.pt", names=("ok", "defect"), task="binary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        blocks, url = start_web_page(Predictor(path, "cpu"), "defects", max_mib=1)
+        yield url
+        blocks.close(verbose=False)
+
+
+def test_a_phone_shows_the_pictures_below_each_other_with_opacity_threshold_and_results(
+    browser, binary_address, tmp_path
+):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(binary_address)
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "a.png"))
+    page.get_by_text("threshold: probability from which a pixel is defect").wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('img[src*=\"/file=\"]').length >= 2", timeout=60_000)
+    page.screenshot(path=os.environ.get("HRSEG_SCREENSHOT_PHONE", tmp_path / "phone.png"), full_page=True)
+    above, below = (page.locator("img[src*='/file=']").nth(n).bounding_box() for n in range(2))
+    assert below["y"] >= above["y"] + above["height"] and min(above["width"], below["width"]) > 250
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    for name in ("a_ids.png", "a_colors.png", "a_overlay.png"):
+        assert page.get_by_text(name.removesuffix(".png")).first.is_visible(), name
+    before = page.locator("#legend").inner_text()
+    page.locator("input[type=range]").nth(1).fill("0.99")
+    page.locator("input[type=range]").nth(1).dispatch_event("pointerup")
+    page.wait_for_function("(text) => document.querySelector('#legend').innerText !== text", arg=before, timeout=60_000)
+    page.close()
+
+
+def test_hidden_classes_show_the_image_and_a_threshold_moves_the_foreground(predictor):
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    labels = np.arange(90, dtype=np.uint8)[None].repeat(60, 0) // 30
+    prediction = Prediction(image, labels, predictor.space)
+    drawn = np.asarray(with_classes(prediction, ["box"], 0.5))
+    assert np.array_equal(drawn[prediction.labels != 1], image[prediction.labels != 1])
+    assert not np.array_equal(drawn[prediction.labels == 1], image[prediction.labels == 1])
+    space = LabelSpace(prediction.space.classes[:2], Task.BINARY)
+    probabilities = np.array([[[0.2, 0.5, 0.9]]], np.float32)
+    answer = Answer(Prediction(image[:1, :3], np.zeros((1, 3), np.uint8), space, probabilities), "a")
+    assert answer.at(0.5).labels.tolist() == [[0, 1, 1]] and answer.at(0.95).shares == {space.names[0]: 1.0}
