@@ -3,4 +3,4 @@
 A subject is a module of this package with `cases(options) -> Iterator[Case]`; see hrseg/benchmark/measure.py.
 """
 
-SUBJECTS = ("model", "train", "loss", "data", "metric", "eval", "weights", "scaling", "jobs")
+SUBJECTS = ("model", "train", "loss", "data", "metric", "eval", "weights", "scaling", "jobs", "importing")

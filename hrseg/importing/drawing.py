@@ -13,12 +13,17 @@ MOST_OBJECTS = 999  # of one class in an image, as Cityscapes counts them
 
 
 class Values(NamedTuple):
-    """What masks hold. fill: where no annotation is; shift: added to a category's index; ignore: the ignored value."""
+    """What masks hold.
+
+    fill: where no annotation is. shift: added to a category's index. ignore: the ignored value. dtype, objects: number
+    types of masks, and of numbers of objects.
+    """
 
     fill: int
     shift: int
     ignore: int
     dtype: type
+    objects: type
 
 
 class Mask(NamedTuple):
@@ -44,7 +49,7 @@ def draw(picture: Picture, size: Size, values: Values, problems: list[Problem]) 
     mask: np.ndarray = np.full(size, values.fill, values.dtype)
     covered, twice = np.zeros(size, bool), np.zeros(size, bool)
     has_objects = any(annotation.instance is not None for annotation in picture.annotations)
-    objects = np.full(size, values.fill, np.int32) if has_objects else None
+    objects: np.ndarray | None = np.full(size, values.fill, values.objects) if has_objects else None
     numbers = _Numbers(values)
     drawn = []
     for annotation in sorted(picture.annotations, key=lambda a: a.order):
@@ -56,7 +61,9 @@ def draw(picture: Picture, size: Size, values: Values, problems: list[Problem]) 
         place = slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
         value = values.ignore if annotation.category == IGNORED else annotation.category + values.shift
         under = covered[place]
-        twice[place] |= pixels & under & (mask[place] != value)
+        both = pixels & under
+        if both.any():
+            twice[place] |= both & (mask[place] != value)
         np.copyto(mask[place], value, where=pixels)
         under |= pixels
         drawn.append(annotation.category)
@@ -83,7 +90,7 @@ def _of_raster(picture: Picture, size: Size, values: Values) -> Mask | None:
         unique, first, index = np.unique(found, return_index=True, return_inverse=True)
         categories = labels.ravel()[first].tolist()
         table = [0 if n == 0 else numbers.of(c, n) for n, c in zip(unique.tolist(), categories, strict=True)]
-        objects = np.array(table, np.int32)[index.reshape(size)]
+        objects = np.array(table, values.objects)[index.reshape(size)]
         objects = np.where(objects == 0, mask, objects)
         drawn = [c for n, c in zip(unique.tolist(), categories, strict=True) if n]
     return Mask(mask, objects, int(np.count_nonzero(labels != UNLABELLED)), 0, drawn)

@@ -17,7 +17,7 @@ from hrseg.data.pairs import distinct_colors, size_mismatch
 from hrseg.errors import DataError, HrsegError
 from hrseg.files import write_json
 from hrseg.importing.archive import unpack
-from hrseg.importing.drawing import Values, draw
+from hrseg.importing.drawing import MOST_OBJECTS, Values, draw
 from hrseg.importing.formats import FORMATS, recognise, require_options, tree
 from hrseg.importing.image_index import name_pictures
 from hrseg.importing.layout import Layout, new_folder
@@ -106,7 +106,10 @@ def _import(options: Options, folder: Path, told: Callable[[str], None]) -> dict
     colors = _colors(categories)
     layout = Layout(folder, copy=options.copy, colors=colors, first_id=first_id)
     problems = list(source.problems)
-    tally = _write_pictures(source.pictures, layout, values, problems)
+    try:
+        tally = _write_pictures(source.pictures, layout, values, problems)
+    finally:
+        layout.finish()
     if problems and not options.skip_broken:
         raise _all_of(problems, where)
     if not tally.images:
@@ -164,7 +167,8 @@ def _meaning(source: Source, name: str, where: Path, options: Options) -> tuple[
     fill = ignore
     if options.unlabelled == "background" and background is not None:
         fill = background + first_id
-    return Values(fill, shift, ignore, dtype), categories, first_id
+    objects = np.uint16 if highest * 1000 + MOST_OBJECTS < 2**16 else np.int32
+    return Values(fill, shift, ignore, dtype, objects), categories, first_id
 
 
 def _colors(categories: Sequence[Category]) -> list[Color]:

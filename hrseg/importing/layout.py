@@ -10,8 +10,11 @@ import io
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +28,7 @@ from hrseg.importing.records import BrokenError, Category
 
 IGNORED_COLOR = (224, 224, 192)  # that of PASCAL VOC's "void"
 WAY_OUT = "Choose another --out."
+MOST_WAITING = 4  # masks in memory that are not written yet
 
 
 @contextlib.contextmanager
@@ -56,7 +60,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 class Layout:
-    """The files of one new data set. copy: images are copied, not linked."""
+    """The files of one new data set. copy: images are copied, not linked.
+
+    Masks are encoded in threads while others are drawn; `finish` waits for them.
+    """
 
     def __init__(self, folder: Path, *, copy: bool, colors: Sequence[tuple[int, int, int]], first_id: int):
         self.folder, self.copy = folder, copy
@@ -66,6 +73,22 @@ class Layout:
             self._palette[first_id : first_id + len(colors)] = colors
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
+        self._pool = ThreadPoolExecutor(2)
+        self._writing: deque[Future] = deque()
+
+    def finish(self) -> None:
+        """Wait until all masks are written. Raises what writing one of them raised."""
+        try:
+            while self._writing:
+                self._writing.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _later(self, write: Callable[..., None], *words: Any) -> None:
+        """Call a function in a thread; a few wait at most, for they hold whole masks."""
+        while len(self._writing) >= MOST_WAITING:
+            self._writing.popleft().result()
+        self._writing.append(self._pool.submit(write, *words))
 
     def add_image(self, name: str, file: Path | bytes) -> Path:
         """Link, copy or convert an image. Raises BrokenError where it is in no format that hrseg reads."""
@@ -87,7 +110,14 @@ class Layout:
 
     def add_mask(self, name: str, values: np.ndarray) -> None:
         """uint8 [H, W] as a palette PNG, uint16 as a grey one."""
-        path = self._place("masks", name, ".png")
+        self._later(self._write_mask, self._place("masks", name, ".png"), values)
+
+    def add_objects(self, name: str, objects: np.ndarray) -> None:
+        """Object numbers [H, W]: a PNG of 16 bits, where they do not fit a TIFF of 32."""
+        ending = ".png" if objects.dtype == np.uint16 else ".tif"
+        self._later(_write_objects, self._place("instances", name, ending), objects)
+
+    def _write_mask(self, path: Path, values: np.ndarray) -> None:
         if values.dtype == np.uint8:
             picture = Image.fromarray(values)
             picture.putpalette(self._palette.tobytes())
@@ -95,13 +125,6 @@ class Layout:
             picture.save(path, compress_type=zlib.Z_RLE)
         else:
             _write_16_bits(path, values)
-
-    def add_objects(self, name: str, objects: np.ndarray) -> None:
-        """Object numbers [H, W]: a PNG of 16 bits, where they do not fit a TIFF of 32."""
-        if objects.max(initial=0) < 2**16:
-            _write_16_bits(self._place("instances", name, ".png"), objects.astype(np.uint16))
-        else:
-            Image.fromarray(objects.astype(np.int32)).save(self._place("instances", name, ".tif"))
 
     def write_classes(self, categories: Sequence[Category], colors: Sequence, first_id: int, ignore: int) -> None:
         entries = [
@@ -153,6 +176,13 @@ def _as_png(file: Path | bytes) -> bytes:
     except Exception as error:  # Pillow's decoders fail in many ways, always because of the file
         raise BrokenError(f"the image cannot be decoded: {first_line(error)}.") from None
     return buffer.getvalue()
+
+
+def _write_objects(path: Path, objects: np.ndarray) -> None:
+    if path.suffix == ".png":
+        _write_16_bits(path, objects)
+    else:
+        Image.fromarray(objects.astype(np.int32)).save(path)
 
 
 def _write_16_bits(path: Path, values: np.ndarray) -> None:

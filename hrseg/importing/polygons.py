@@ -29,7 +29,7 @@ def require_sound_rings(rings: Sequence[Sequence[float]], size: Size) -> list[li
     sound = []
     for ring in rings:
         points = require_points(ring, size)
-        if len(points) < 3 or len(np.unique(points, axis=0)) < 3:
+        if len(set(map(tuple, points.tolist()))) < 3:
             raise BrokenError("it has a polygon of fewer than three points.")
         polygon = shapely.Polygon(points)
         if not shapely.is_valid(polygon):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +75,8 @@ def paste(whole: np.ndarray, window: Window) -> None:
 
 def _of_rings(rings: list[list[float]], size: Size) -> dict:
     masks = _library()
-    return masks.merge(masks.frPoly(rings, *size), 0)
+    drawn = masks.frPoly(rings, *size)
+    return drawn[0] if len(drawn) == 1 else masks.merge(drawn, 0)
 
 
 def _of_runs(counts: Any, size: Size) -> dict:
@@ -107,17 +107,10 @@ def _decoded(rle: dict, size: Size) -> Window:
     left, top, width, height = (int(v) for v in masks.toBbox([rle])[0])
     if width == 0 or height == 0:
         raise BrokenError("it covers no pixel of the image.")
-    counts = list(masks.toUncompressedRLE([rle])[0]["counts"])
+    counts = np.array(masks.toUncompressedRLE([rle])[0]["counts"])
     counts[0] -= left * size[0]
-    if len(counts) % 2:
-        counts.pop()
-    counts.append(width * size[0] - sum(counts))
-    cut = masks.frUncompressedRLE([{"size": [size[0], width], "counts": counts}])
-    return Window(top, left, masks.decode(cut)[top : top + height, :, 0].view(bool))
-
-
-def finite(values: Any) -> bool:
-    """Whether this is a list of finite numbers."""
-    return isinstance(values, list | tuple) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
-    )
+    counts = counts[: 2 * (len(counts) // 2)]
+    runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    columns = np.zeros((width, size[0]), bool)
+    columns.ravel()[: len(runs)] = runs
+    return Window(top, left, np.ascontiguousarray(columns[:, top : top + height].T))
