@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> int:
         "  tools/compare.py runs/ocr runs/plain\n"
         "  tools/compare.py runs/ocr_0 runs/ocr_1 runs/ocr_2 --against runs/plain_0 runs/plain_1 runs/plain_2\n"
         "  tools/compare.py runs/ocr runs/plain --classes --cluster '^[^_]+_[^_]+'\n"
+        "  tools/compare.py runs/sweep/* --markdown\n"
         "  tools/compare.py runs/ocr --definition mmseg",
     )
     arguments.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or their per_image.npz")
@@ -30,18 +31,34 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments.add_argument("--classes", action="store_true", help="also the IoU of each class")
     arguments.add_argument("--json", type=Path, metavar="PATH", help="also write the differences there")
+    kinds = arguments.add_mutually_exclusive_group()
+    for kind, told in (("markdown", "Markdown"), ("latex", "LaTeX (booktabs)"), ("csv", "CSV")):
+        kinds.add_argument(f"--{kind}", action="store_true", help=f"a table of all methods as {told}, seeds grouped")
     args = arguments.parse_args(argv)
     if args.json:
         require_replaceable(args.json, "Give another --json.")
     from hrseg.evaluate import comparison
     from hrseg.metrics import PerImage, scores_of_images, table
 
+    table_kind = next((name for name in ("markdown", "latex", "csv") if getattr(args, name)), None)
+    if table_kind is not None:
+        from hrseg.evaluate import method_table
+
+        folders = [*args.runs, *args.against]
+        runs = [PerImage.load(_evidence_file(path)) for path in folders]
+        if args.cluster is not None:
+            runs = [comparison.with_clusters(run, args.cluster) for run in runs]
+        methods = method_table.methods_of_runs(folders, runs, args.definition)
+        print(getattr(method_table, f"as_{table_kind}")(methods), end="")
+        return 0
     first, second = args.runs, args.against
     if not second and len(first) == 2:
         first, second = first[:1], first[1:]
     if not second and len(first) > 2:
         raise ConfigError(
-            "RUN", f"{len(first)} runs and no --against.", "Give the other method's runs after --against."
+            "RUN",
+            f"{len(first)} runs and no --against.",
+            "Give the other method's runs after --against; or --markdown.",
         )
     sides = [[PerImage.load(_evidence_file(path)) for path in side] for side in (first, second)]
     if args.cluster is not None:

@@ -4,7 +4,7 @@ from hrseg.metrics.boundary import boundary_areas, boundary_iou
 from hrseg.metrics.calibration import calibration_counts, ece
 from hrseg.metrics.confusion import ConfusionMatrix, confusion_matrix, multilabel_confusion, pixel_runs
 from hrseg.metrics.iiou import InstanceIoU, InstanceScores
-from hrseg.metrics.intervals import Difference, difference, interval
+from hrseg.metrics.intervals import Difference, difference, interval, mean_interval
 from hrseg.metrics.per_image import ImageCounts, PerImage
 from hrseg.metrics.score_functions import (
     SummedScore,
@@ -53,6 +53,7 @@ __all__ = [
     "image_ious",
     "interval",
     "iou",
+    "mean_interval",
     "miou",
     "multilabel_confusion",
     "pixel_accuracy",

@@ -31,6 +31,23 @@ def interval(measure: SummedScore, clusters: Sequence[str]) -> tuple[float, floa
     return max(0.0, float(value - reach)), min(1.0, float(value + reach))
 
 
+def mean_interval(runs: Sequence[SummedScore], clusters: Sequence[str]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean score of runs that differ in their seed; of one run, that of `interval`.
+
+    What the seed does is added to the error of the images, as in `difference`. None as there.
+    """
+    if len(runs) == 1:
+        return interval(runs[0], clusters)
+    values = np.array([float(run.value()) for run in runs])
+    of_images = standard_error(np.mean([run.without_each(clusters) for run in runs], axis=0)) ** 2
+    of_seeds = values.var(ddof=1) / len(runs)
+    if np.isnan(of_images + of_seeds) or of_images + of_seeds <= NO_ERROR**2:
+        return None
+    freedom = (of_images + of_seeds) ** 2 / (of_images**2 / (len(set(clusters)) - 1) + of_seeds**2 / (len(runs) - 1))
+    reach = float(_student_t(freedom) * np.sqrt(of_images + of_seeds))
+    return max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))
+
+
 def _student_t(freedom: float) -> float:
     """How many standard errors the interval reaches to either side."""
     from scipy.special import stdtrit  # its import takes a quarter of a second: not before the first image

@@ -19,10 +19,20 @@ DISTRIBUTIONS = ("uniform", "int_uniform", "log_uniform_values")
 def sweep_trials(
     sweep: Mapping[str, Any], where: str, *, runs: int | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The settings of each run, by dotted name. runs: at most this many; None: the file's run_cap, which random needs.
+    """The settings of each run, by dotted name, each in all of the file's seeds.
+
+    runs: at most this many, seeds not counted; None: the file's run_cap, which random needs.
 
     Raises ConfigError for what only wandb's server can do (method bayes), and for parameters that do not make sense.
     """
+    seeds = sweep.get("seeds")
+    if seeds is not None:
+        if not isinstance(seeds, list) or not seeds or any(type(s) is not int for s in seeds):
+            raise ConfigError(f"{where}, seeds", "must be a list of whole numbers.", "For example seeds: [0, 1, 2].")
+        if isinstance(sweep.get("parameters"), Mapping) and "run.seed" in sweep["parameters"]:
+            raise ConfigError(f"{where}, seeds", "stands beside parameters.run.seed.", "Give one of them.")
+        methods = sweep_trials({k: v for k, v in sweep.items() if k != "seeds"}, where, runs=runs, seed=seed)
+        return [method | {"run.seed": s} for method in methods for s in seeds]
     method, parameters = sweep.get("method"), sweep.get("parameters")
     if method not in METHODS:
         way_out = "Known here: grid, random. Others, such as bayes, need wandb's server: `wandb sweep`."

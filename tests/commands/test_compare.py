@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
 import pytest
 
 from hrseg.commands.compare import main
+from hrseg.config import Config
 from hrseg.errors import ConfigError, DataError
 from hrseg.evaluate.comparison import paired_differences
 from hrseg.metrics import ImageCounts, PerImage, scores_of_images
@@ -106,6 +108,53 @@ def test_runs_scored_differently_need_a_word(tmp_path):
         paired_differences([run()], [run(clusters=3)])
     words = [saved(tmp_path / "a", run()), saved(tmp_path / "b", run(clusters=3, definition="smp"))]
     assert main([*words, "--cluster", r"\d$", "--definition", "hrnet"]) == 0
+
+
+@pytest.fixture
+def six(tmp_path):
+    """Three methods: in three seeds, in two, in one."""
+    made = []
+    for method, (better, seeds) in enumerate(((0.0, 3), (0.1, 2), (0.05, 1))):
+        for seed in range(seeds):
+            folder = tmp_path / f"m{method}_{seed}"
+            folder.mkdir()
+            run(better, 10 * method + seed).save(folder / "per_image.npz")
+            settings = Config().to_plain()
+            settings["run"]["seed"], settings["optim"]["lr"] = seed, 0.1 * (method + 1)
+            plain = {"config": settings, "images": 30, "seconds": 3.0 + seed}
+            (folder / "metrics.json").write_text(json.dumps(plain))
+            made.append(str(folder))
+    return made
+
+
+def test_a_table_has_a_row_for_each_method_with_its_seeds_grouped(six, capsys):
+    assert main([*six, "--csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["seeds"] for row in rows] == ["2", "1", "3"]  # the best first
+    assert [row["method"] for row in rows] == [f"optim.lr={0.1 * (m + 1)}" for m in (1, 2, 0)]
+    values = [scores_of_images(run(0.0, seed)).miou for seed in range(3)]
+    assert float(rows[2]["miou"]) == pytest.approx(np.mean(values))
+    assert float(rows[2]["std"]) == pytest.approx(np.std(values, ddof=1)) and rows[1]["std"] == ""
+    assert float(rows[1]["low"]) == scores_of_images(run(0.05, 20)).miou_interval[0]
+    assert float(rows[2]["low"]) < np.mean(values) < float(rows[2]["high"])
+    assert float(rows[2]["seconds"]) == pytest.approx(4 / 30)
+    assert int(rows[0]["parameters"]) > 1e6 and float(rows[0]["macs"]) > 1e9
+
+
+def test_a_table_is_written_as_markdown_and_as_latex(six, capsys):
+    assert main([*six, "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1
+    assert main([*six, "--latex"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(r"\begin{tabular}{lrrrrrrr}") and text.count(r" \\") == 4
+    assert r"mean IoU \%" in text and " % " not in text
+
+
+def test_a_run_without_its_settings_has_no_place_in_a_table(six, tmp_path, capsys):
+    (tmp_path / "m0_0" / "metrics.json").unlink()
+    assert main([*six, "--markdown"]) == 2
+    assert "metrics.json" in capsys.readouterr().err
 
 
 def test_one_run_is_scored_anew(tmp_path, capsys):

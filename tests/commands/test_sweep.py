@@ -25,6 +25,12 @@ def test_a_grid_is_every_combination_and_a_random_sweep_the_same_for_a_seed():
     assert all(1e-3 <= t["optim.lr"] <= 1e-2 and t["loss.1.weight"] in (0.25, 0.5, 1.0) for t in first)
 
 
+def test_each_run_of_a_sweep_is_made_once_for_each_of_its_seeds():
+    grid = {"method": "grid", "parameters": {"optim.lr": {"values": [1, 2]}}, "seeds": [0, 7]}
+    expected = [{"optim.lr": lr, "run.seed": s} for lr in (1, 2) for s in (0, 7)]
+    assert sweep_trials(grid, "f") == expected and sweep_trials(grid, "f", runs=1) == expected[:2]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -33,6 +39,9 @@ def test_a_grid_is_every_combination_and_a_random_sweep_the_same_for_a_seed():
         ({"parameters": {"optim.lr": {"min": 1, "max": 2, "distribution": "beta"}}}, "cannot be drawn here"),
         ({"parameters": {"optim.lr": {}}}, "has no values"),
         ({"run_cap": None}, "number of runs"),
+        ({"seeds": 3}, "list of whole numbers"),
+        ({"seeds": [True]}, "list of whole numbers"),
+        ({"seeds": [1], "parameters": {"run.seed": {"value": 1}}}, "beside parameters.run.seed"),
     ],
 )
 def test_what_cannot_be_done_here_is_told(change, told):

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from hrseg.metrics import SummedScore, difference, interval, miou, multilabel_confusion, scores_of_images, summed_scores
+from hrseg.metrics import (
+    SummedScore,
+    difference,
+    interval,
+    mean_interval,
+    miou,
+    multilabel_confusion,
+    scores_of_images,
+    summed_scores,
+)
 from hrseg.metrics.scores import ratio
 from tests.metrics.test_per_image import evidence, matrices
 
@@ -48,6 +57,19 @@ def test_images_that_resemble_each_other_make_no_narrower_interval():
 
 def test_one_cluster_has_no_interval():
     assert interval(of_images([0.1, 0.2, 0.4]), ["a", "a", "a"]) is None
+
+
+def test_the_interval_of_several_seeds_covers_images_and_seeds():
+    rng = np.random.default_rng(0)
+    images = rng.random(40)
+    alike = [of_images(images)] * 3
+    low, high = mean_interval(alike, range(40))
+    assert high - low == pytest.approx(np.subtract(*interval(alike[0], range(40))[::-1]), rel=0.01)
+    apart = [of_images(images + seed) for seed in (-0.1, 0.0, 0.1)]
+    wide = mean_interval(apart, range(40))
+    assert wide[1] - wide[0] > 1.5 * (high - low) and mean_interval(alike[:1], range(40)) == interval(
+        alike[0], range(40)
+    )
 
 
 def test_no_interval_has_a_width_of_zero():
