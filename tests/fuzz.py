@@ -29,6 +29,7 @@ import numpy as np
 import pyogrio
 import tifffile
 import torch
+from label_studio_converter.brush import encode_rle
 from PIL import Image
 
 from hrseg import config, weights
@@ -140,7 +141,16 @@ def annotation_files() -> list[bytes]:
     mask = base64.b64encode(blob.getvalue()).decode()
     shapes = [{"label": k, "points": p, "shape_type": k, "group_id": None, "mask": mask} for k, p in kinds.items()]
     labelme = {"shapes": shapes, "imagePath": "a.png", "imageData": None, "imageHeight": 9, "imageWidth": 7}
-    return [json.dumps(plain).encode() for plain in (coco, labelme, {**labelme, "imagePath": "", "imageData": mask})]
+    sized = {"id": "r", "original_width": 7, "original_height": 9}
+    points = {"points": [[10, 10], [80, 10], [80, 90]], "polygonlabels": ["cat"]}
+    brush = {"format": "rle", "rle": [int(v) for v in encode_rle(np.eye(9, 28, dtype=np.uint8).ravel() * 255)]}
+    results = [
+        {**sized, "type": "polygonlabels", "value": points},
+        {**sized, "type": "brushlabels", "value": {**brush, "brushlabels": ["dog"]}},
+    ]
+    studio = [{"id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-a.png"}, "annotations": [{"result": results}]}]
+    inside = {**labelme, "imagePath": "", "imageData": mask}
+    return [json.dumps(plain).encode() for plain in (coco, labelme, inside, studio)]
 
 
 def xml_files() -> list[bytes]:
@@ -301,7 +311,7 @@ def read_archive(path: Path) -> None:
     quiet(read)
 
 
-FORMATS_OF = {".json": ("coco", "coco_panoptic", "labelme"), ".xml": ("cvat",)}
+FORMATS_OF = {".json": ("coco", "coco_panoptic", "labelme", "label_studio"), ".xml": ("cvat",)}
 READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None], str]] = {
     "settings": (settings_files, read_settings, ".yaml"),
     "checkpoint": (checkpoint_files, read_checkpoint, ".pth"),

@@ -29,6 +29,7 @@ DOORS = {
     "tifffile": "hrseg/data/images/tiff.py",
     "faster_coco_eval": "hrseg/importing/rle.py",
     "shapely": "hrseg/importing/polygons.py",
+    "label_studio_converter": "hrseg/importing/label_studio.py",
     "pyogrio": "hrseg/importing/vectors.py",
     "defusedxml": "hrseg/importing/text_files.py",
     "av": "hrseg/predict/films.py",

@@ -47,7 +47,7 @@ def _csv_rows(path: Path) -> Iterable[list[Any]]:
     rows = read_csv(path)
     if rows and len(rows[0]) == 1:
         rows = read_csv(path, delimiter=";")
-    if rows and not any(_is_number(cell) or _hexadecimal(cell) for cell in rows[0]):
+    if rows and not any(_is_number(cell) or hexadecimal(cell) for cell in rows[0]):
         rows = rows[1:]  # the heads of the columns
     return rows
 
@@ -69,8 +69,8 @@ def _json_rows(path: Path, plain: Any) -> Iterable[list[Any]]:
 def _entry(path: Path, row: list[Any]) -> Entry:
     cells = [str(cell).strip() for cell in row if cell is not None]
     numbers = [int(cell) for cell in cells if _is_number(cell)]
-    colors = [color for cell in cells if (color := _hexadecimal(cell))]
-    names = [cell for cell in cells if cell and not _is_number(cell) and not _hexadecimal(cell)]
+    colors = [color for cell in cells if (color := hexadecimal(cell))]
+    names = [cell for cell in cells if cell and not _is_number(cell) and not hexadecimal(cell)]
     if len(names) >= 1 and max(numbers, default=0) < 65536:
         if colors:
             return Entry(names[0], color=colors[0])
@@ -85,6 +85,7 @@ def _is_number(cell: Any) -> bool:
     return re.fullmatch(r"\d{1,9}", str(cell)) is not None
 
 
-def _hexadecimal(cell: Any) -> Color | None:
+def hexadecimal(cell: Any) -> Color | None:
+    """The colour of #rrggbb; None for anything else."""
     found = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", str(cell))
     return (int(found[1], 16), int(found[2], 16), int(found[3], 16)) if found else None

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.errors import DataError
+from hrseg.importing.class_tables import hexadecimal
 from hrseg.importing.image_index import ImageIndex, split_in_folders, split_of
 from hrseg.importing.records import (
     Annotation,
     Area,
     BrokenError,
     Categories,
-    Color,
     Options,
     Picture,
     Problem,
@@ -62,7 +62,7 @@ def read(trees: Sequence[Tree], options: Options) -> Source:
             raise DataError(where, "is CVAT for video.", "Export it as 'CVAT for images 1.1'.")
         for label in root.iterfind("meta//labels/label"):
             if name := (label.findtext("name") or "").strip():
-                categories.index(name, _color(label.findtext("color") or ""))
+                categories.index(name, hexadecimal((label.findtext("color") or "").strip()))
         folder = "" if options.images else path.rpartition("/")[0]
         for number, image in enumerate(root.iterfind("image")):
             place = f"{where}, image {image.get('name') or f'number {number}'}"
@@ -74,11 +74,6 @@ def read(trees: Sequence[Tree], options: Options) -> Source:
             picture.annotations += _annotations(place, image, categories, problems)
             pictures.append(picture)
     return Source("cvat", categories.all, pictures, problems)
-
-
-def _color(text: str) -> Color | None:
-    found = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text.strip())
-    return (int(found[1], 16), int(found[2], 16), int(found[3], 16)) if found else None
 
 
 def _picture(where: str, image: Element, index: ImageIndex, folder: str) -> Picture:

@@ -8,7 +8,20 @@ from typing import NamedTuple
 
 from hrseg.data.images import walk
 from hrseg.errors import DataError, HrsegError, nearest
-from hrseg.importing import coco, cvat, geodata, labelme, masks, panoptic, roboflow_masks, voc, yolo
+from hrseg.importing import (
+    coco,
+    cvat,
+    geodata,
+    label_studio,
+    labelme,
+    masks,
+    panoptic,
+    roboflow_masks,
+    supervisely,
+    vistas,
+    voc,
+    yolo,
+)
 from hrseg.importing.records import Options, Source, Tree
 
 
@@ -30,6 +43,9 @@ FORMATS = {
     "roboflow_masks": Format(roboflow_masks.read, roboflow_masks.recognises),
     "coco": Format(coco.read, coco.recognises, IMAGES),
     "labelme": Format(labelme.read, labelme.recognises, IMAGES | {"line_width"}),
+    "label_studio": Format(label_studio.read, label_studio.recognises, IMAGES),
+    "supervisely": Format(supervisely.read, supervisely.recognises, IMAGES),
+    "vistas": Format(vistas.read, vistas.recognises),
     "voc": Format(voc.read, voc.recognises, IMAGES),
     "cvat": Format(cvat.read, cvat.recognises, IMAGES),
     "yolo": Format(yolo.read, yolo.recognises),
