@@ -33,7 +33,7 @@ from label_studio_converter.brush import encode_rle
 from PIL import Image
 
 from hrseg import config, weights
-from hrseg.data.folder import _parse_classes
+from hrseg.data.classes_file import read_classes_file
 from hrseg.data.images import inspect_image, read_image, read_mask, read_palette
 from hrseg.errors import HrsegError
 from hrseg.importing.class_tables import read_table
@@ -202,7 +202,7 @@ def mutated(seed: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def read_settings(path: Path) -> None:
-    for read in (lambda: config.load(path), lambda: _parse_classes(path)):
+    for read in (lambda: config.load(path), lambda: read_classes_file(path)):
         quiet(read)
 
 
