@@ -330,6 +330,10 @@ class LossValue(NamedTuple):
     terms: dict[str, Tensor]
     kept_share: Tensor | None
 
+    def plus(self, name: str, loss: Tensor, weight: float) -> LossValue:
+        """With one more term."""
+        return self._replace(total=self.total + weight * loss, terms={**self.terms, name: loss.detach()})
+
 
 def pixel_losses(logits: Tensor, target: Tensor, space: LabelSpace) -> Tensor:
     """Cross entropy of each pixel, float [N, H, W]; of a binary or multilabel task the mean over labels; ignored: 0.

@@ -17,6 +17,7 @@ from hrseg.build.changes import require_same_data, require_same_meaning, require
 from hrseg.build.datasets import cached, data_sets, input_ranges, normalisation, taken_images, train_transform
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class, syncs_batch_norm
+from hrseg.build.teacher import distillation, require_same_teachers
 from hrseg.config import Config, OptimConfig, TrainConfig
 from hrseg.data.checks import find_problems
 from hrseg.data.dataset import Dataset
@@ -24,7 +25,8 @@ from hrseg.data.image_checks import value_warnings
 from hrseg.data.loader import iterations_per_epoch
 from hrseg.data.problems import refuse_problems
 from hrseg.data.transforms import TrainTransform
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.distillation import Distillation
+from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 from hrseg.losses import CombinedLoss
 from hrseg.models.hrnet import HRNet
@@ -51,6 +53,7 @@ class TrainingPlan:
     normalisation: Normalisation
     model: nn.Module
     criterion: CombinedLoss
+    distillation: Distillation | None
     optimizer: torch.optim.Optimizer
     settings: TrainConfig
     schedule: OptimConfig
@@ -67,6 +70,11 @@ class TrainingPlan:
     def layout(self) -> torch.memory_format:
         """How images and features lie in memory."""
         return memory_layout(self.settings)
+
+    @property
+    def teachers(self) -> list[dict[str, str]]:
+        """Path and SHA-256 of each teacher's checkpoint."""
+        return list(self.distillation.teacher.files) if self.distillation else []
 
     @property
     def epoch_length(self) -> int:
@@ -134,6 +142,9 @@ def training_plan(
     distributed.wait_for_main()
 
     network, ranges = _starting_network(config, train_set.space, sample, saved)
+    taught = distillation(config.distill, train_set.space, ranges, device)
+    if saved is not None:
+        require_same_teachers(saved, taught)
     images = batch_size // config.train.accumulate
     memory.require_room_for_step(
         network,
@@ -161,6 +172,7 @@ def training_plan(
         normalisation=ranges,
         model=network,
         criterion=loss,
+        distillation=taught,
         optimizer=optimizer,
         settings=config.train,
         schedule=config.optim,

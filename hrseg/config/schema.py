@@ -230,6 +230,23 @@ class LossConfig(OpenSection):
     """Which of the model's training outputs it looks at; `ocrnet` has an `aux`."""
 
 
+class DistillConfig(Section):
+    """A teacher: a trained model whose logits are learned as well; see [distillation](training.md#a-teacher)."""
+
+    teacher: Annotated[list[str], Field(min_length=1)] | str
+    """A checkpoint, as in `model.weights`, with the same classes; of several, the mean of their probabilities."""
+    kind: Literal["cwd", "kl"] = "cwd"
+    """What is compared: `cwd`, where in the image each class is (Shu et al. 2021); `kl`, the classes of each pixel."""
+    weight: PositiveNumber | None = None
+    """In the sum with the loss; null: 3 for cwd, 1 for kl."""
+    temperature: PositiveNumber | None = None
+    """What both logits are divided by; null: 4 for cwd, 1 for kl."""
+
+    @property
+    def teachers(self) -> list[str]:
+        return [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+
 class OptimConfig(OpenSection):
     """Other settings of this section go to the optimizer, e.g. betas (adamw)."""
 
@@ -384,6 +401,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: list[LossConfig] = []  # empty: cross_entropy, or bce for binary and multilabel tasks
+    distill: DistillConfig | None = None
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

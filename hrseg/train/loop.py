@@ -174,6 +174,8 @@ def _iterations(
             output.log(skipped)
         if log_due:
             figures = {**run.means.read(), "lr": lr, **clock.read()}
+            if plan.distillation:
+                figures["teacher_s"] = plan.distillation.teacher.seconds_per_call() * plan.settings.accumulate
             record = {"step": state.step, "epoch": run.epoch, "kind": "train", **figures}
             output.log(record)
             bar.set_postfix(_postfix(record, state), refresh=False)

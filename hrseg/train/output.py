@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hrseg import distributed
 from hrseg.build.changes import Change
 from hrseg.console import counted
 from hrseg.data.loader import Batch
+from hrseg.distillation import Teacher
 from hrseg.errors import HrsegError
 from hrseg.evaluate.evaluation import evaluate, loss_of_main_output
 from hrseg.evaluate.evidence import write_evidence
@@ -26,6 +29,8 @@ from hrseg.tracking import NoTracker, Tracker, read_log
 from hrseg.train.run import Run
 from hrseg.weights import checkpoint
 
+log = logging.getLogger(__name__)
+
 
 class RunOutput:
     """The folder of a run, and the trackers that follow it. Every process calls it; the first one writes."""
@@ -33,6 +38,7 @@ class RunOutput:
     def __init__(self, run: Run, folder: Path, tracker: Tracker | NoTracker):
         self._run, self._folder, self._tracker = run, folder, tracker
         self.checkpoints = folder / "checkpoints"
+        self._teacher_miou: float | None = None
 
     def log(self, record: dict[str, Any]) -> None:
         """Write a line of log.jsonl."""
@@ -66,7 +72,10 @@ class RunOutput:
             interrupted=interrupted,
         )
         miou = evaluation.scores.miou
-        self.log({"step": state.step, "epoch": run.epoch, "kind": "val", **evaluation.headline()})
+        record = {"step": state.step, "epoch": run.epoch, "kind": "val", **evaluation.headline()}
+        if plan.distillation:
+            record["teacher_miou"] = self._compare_with_teacher(plan.distillation.teacher, miou, interrupted)
+        self.log(record)
         self._tracker.class_table(evaluation.scores.to_plain()["classes"], state.step)
         if distributed.is_main():
             self._tracker.examples(drawn.examples(), plan.space, state.step)
@@ -82,6 +91,22 @@ class RunOutput:
         if distributed.is_main():
             write_results(self._folder)
             page.write_report(self._folder, progress=(state.step, plan.iterations))
+
+    def _compare_with_teacher(self, teacher: Teacher, miou: float, interrupted: Callable[[], bool]) -> float:
+        """The teacher's mean IoU on the validation set, evaluated once; says so where the student's is above it."""
+        plan = self._run.plan
+        if self._teacher_miou is None:
+            as_built = replace(plan.validation, backend="none", precision=teacher.precision)
+            raw = Normalisation.none(plan.normalisation.channels)
+            found = evaluate(teacher.model, plan.val_set, as_built, raw, device=plan.device, interrupted=interrupted)
+            self._teacher_miou = found.scores.miou
+        if distributed.is_main() and self._teacher_miou < miou:
+            split = plan.config.data.val_split
+            log.warning(
+                f"the teacher's mean IoU on {split}, {self._teacher_miou:.4f}, is below the student's, {miou:.4f}: "
+                "it may hold the student back (distill.teacher)"
+            )
+        return self._teacher_miou
 
     def draw_first_batch(self, batch: Batch) -> None:
         """Draw the first batch of a run as the network meets it."""

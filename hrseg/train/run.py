@@ -37,7 +37,9 @@ class Run:
 
     def __init__(self, plan: TrainingPlan, saved: Mapping[str, Any] | None = None):
         self.plan, settings = plan, plan.settings
-        self.module = LossOfBatch(plan.model, plan.criterion, Normalise(plan.normalisation), settings)
+        self.module = LossOfBatch(
+            plan.model, plan.criterion, Normalise(plan.normalisation), settings, plan.distillation
+        )
         self.module.to(plan.device).to(memory_format=plan.layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.scaler = torch.amp.GradScaler(plan.device.type, enabled=settings.precision == "fp16")
         self.ema = optimizers.Ema(plan.model, settings.ema) if settings.ema else None
@@ -105,6 +107,7 @@ class Run:
             "means": self.means.to_plain(),
             "config": plan.config.to_plain(),
             "data": data_identity(plan.train_set, plan.val_set),
+            "teachers": plan.teachers,
             "normalisation": plan.normalisation.to_plain(),
             **plan.space.to_plain(),
         }

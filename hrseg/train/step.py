@@ -15,6 +15,7 @@ from hrseg import distributed
 from hrseg.build import optimizer as optimizers
 from hrseg.config import TrainConfig
 from hrseg.data.loader import Batch
+from hrseg.distillation import Distillation
 from hrseg.losses import CombinedLoss, LossValue
 from hrseg.runtime import PRECISIONS
 
@@ -26,10 +27,19 @@ class LossOfBatch(nn.Module):
     """Normalise, predict, compare, as one module, so that DistributedDataParallel sees one forward pass.
 
     forward(image [N, C, H, W] in its own type, target) -> LossValue. The loss is computed in float32.
+    distillation: a teacher whose logits are compared too.
     """
 
-    def __init__(self, model: nn.Module, criterion: CombinedLoss, normalise: nn.Module, config: TrainConfig):
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: CombinedLoss,
+        normalise: nn.Module,
+        config: TrainConfig,
+        distillation: Distillation | None = None,
+    ):
         super().__init__()
+        self.distillation = distillation
         self.model, self.criterion, self.normalise, self.precision = model, criterion, normalise, config.precision
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
 
@@ -37,7 +47,11 @@ class LossOfBatch(nn.Module):
         with torch.autocast(image.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             predict = getattr(self.model, "forward_train", self.model)
             output = predict(self.normalise(image).contiguous(memory_format=self.layout))
-        return self.criterion(output, target)
+        value = self.criterion(output, target)
+        if self.distillation is None:
+            return value
+        logits = output[0] if isinstance(output, tuple) else output
+        return value.plus("distill", self.distillation(image, logits), self.distillation.weight)
 
 
 class StepResult(NamedTuple):
