@@ -20,6 +20,7 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task, full_range
 
 if TYPE_CHECKING:
+    from hrseg.data.rare_classes import RareClasses
     from hrseg.data.transforms import TrainTransform
 
 
@@ -103,6 +104,17 @@ def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: b
 def cache_dir(config: Config) -> Path:
     """The folder of `data.cache_dir`, by default in the data set's own."""
     return config.data.cache_dir or config.data.root / ".hrseg_cache"
+
+
+def rare_classes(config: Config, train_set: Dataset, *, progress: bool = True) -> RareClasses | None:
+    """What `data.sampling` draws crops by. Targets are read once; the answer is kept in the folder of the cache."""
+    from hrseg.data.rare_classes import RareClasses, find_class_places
+
+    sampling = config.data.sampling
+    if sampling is None or not sampling.rare:
+        return None
+    known = find_class_places(train_set, cache_dir(config), workers=config.data.workers, progress=progress)
+    return RareClasses(known, sampling.rare)
 
 
 def train_transform(

@@ -14,7 +14,15 @@ from hrseg import distributed, models, weights
 from hrseg.build import memory
 from hrseg.build import optimizer as optimizers
 from hrseg.build.changes import require_same_data, require_same_meaning, require_same_values
-from hrseg.build.datasets import cached, data_sets, input_ranges, normalisation, taken_images, train_transform
+from hrseg.build.datasets import (
+    cached,
+    data_sets,
+    input_ranges,
+    normalisation,
+    rare_classes,
+    taken_images,
+    train_transform,
+)
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class, syncs_batch_norm
 from hrseg.build.teacher import distillation, require_same_teachers
@@ -24,6 +32,7 @@ from hrseg.data.dataset import Dataset
 from hrseg.data.image_checks import value_warnings
 from hrseg.data.loader import iterations_per_epoch
 from hrseg.data.problems import refuse_problems
+from hrseg.data.rare_classes import RareClasses
 from hrseg.data.transforms import TrainTransform
 from hrseg.distillation import Distillation
 from hrseg.errors import ConfigError, DataError, HrsegError
@@ -50,6 +59,7 @@ class TrainingPlan:
     train_set: Dataset
     val_set: Dataset
     transform: TrainTransform
+    rare_classes: RareClasses | None
     normalisation: Normalisation
     model: nn.Module
     criterion: CombinedLoss
@@ -161,6 +171,7 @@ def training_plan(
     network = _placed(convert_sync_bn(network, config.model, device), config.train, device)
     optimizer = optimizers.optimizer(network, config.optim)
     memory.require_room_for_evaluation(config.eval, val_set, device)
+    rare = _rare_classes(config, train_set)
     train_set, val_set = (cached(config, dataset, progress=distributed.is_main()) for dataset in (train_set, val_set))
     return TrainingPlan(
         config=config,
@@ -169,6 +180,7 @@ def training_plan(
         train_set=train_set,
         val_set=val_set,
         transform=transform,
+        rare_classes=rare,
         normalisation=ranges,
         model=network,
         criterion=loss,
@@ -198,6 +210,17 @@ def batch_size_of_process(settings: TrainConfig) -> int:
 def memory_layout(settings: TrainConfig) -> torch.memory_format:
     """How images and features lie in memory."""
     return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def _rare_classes(config: Config, train_set: Dataset) -> RareClasses | None:
+    """The first process reads the targets; the others wait for the file that it leaves."""
+    main = distributed.is_main()
+    if not main:
+        distributed.wait_for_main()
+    found = rare_classes(config, train_set, progress=main)
+    if main:
+        distributed.wait_for_main()
+    return found
 
 
 def _first_sample(train_set: Dataset, require_sound_files: Callable[[], None]) -> Sample:

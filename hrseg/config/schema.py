@@ -117,6 +117,15 @@ class ModelConfig(OpenSection):
     """Batch norm over all processes where there are several CUDA processes; no effect elsewhere."""
 
 
+class SamplingConfig(Section):
+    """Which images and crops training draws; see [rare classes](learning.md#rare-classes)."""
+
+    rare: Share = 0.5
+    """This share of the crops is put around a pixel of a class that is drawn by inverse frequency, in an image that
+    holds it.
+    """
+
+
 class DataConfig(OpenSection):
     """Other settings of this section go to the data set, e.g. coarse (cityscapes) or classes (folder)."""
 
@@ -148,6 +157,8 @@ class DataConfig(OpenSection):
     """
     check: bool = True
     """Look at every pair of files before training."""
+    sampling: SamplingConfig | None = None
+    """Crops around rare classes, as below; null: every image as often, crops anywhere."""
     cache: Literal["none", "strips", "raw"] = "none"
     """Decoded samples on disk: `strips`, compressed without loss to about the size of PNGs, or `raw`; see
     [datasets.md](datasets.md#cache).
@@ -231,7 +242,7 @@ class LossConfig(OpenSection):
 
 
 class DistillConfig(Section):
-    """A teacher: a trained model whose logits are learned as well; see [distillation](training.md#a-teacher)."""
+    """A teacher: a trained model whose logits are learned as well; see [distillation](learning.md#a-teacher)."""
 
     teacher: Annotated[list[str], Field(min_length=1)] | str
     """A checkpoint, as in `model.weights`, with the same classes; of several, the mean of their probabilities."""

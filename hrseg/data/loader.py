@@ -23,14 +23,15 @@ from torch.utils.data import DataLoader, default_collate
 
 from hrseg.data.dataset import Dataset
 from hrseg.data.reading_stopped import why_reading_stopped
+from hrseg.data.rare_classes import RareClasses
 from hrseg.data.resize import resize_short_side
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import LabelSpace, Normalisation, Sample
 
 Key = tuple[int, int]  # (epoch, index)
-Transform = Callable[[Sample, np.random.Generator], Sample]
+Transform = Callable[..., Sample]  # of a sample and a random generator; with rare classes, also of a focus
 
-ORDER, AUGMENT = 0, 1  # purposes of random numbers: the same seed must not give both the same numbers
+ORDER, AUGMENT, RARE = 0, 1, 2  # purposes of random numbers: the same seed must not give both the same numbers
 
 
 class Batch(NamedTuple):
@@ -178,19 +179,24 @@ class _SampleReader:
 class TrainSet(_SampleReader):
     """A data set under a random transform; a key (epoch, index) always gives the same item, or the same error."""
 
-    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0):
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0, rare: RareClasses | None = None):
+        self.dataset, self.transform, self.seed, self.rare = dataset, transform, seed, rare
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, key: Key) -> _Item:
         epoch, index = key
+        rng = _generator(AUGMENT, self.seed, epoch, index)
+        focus = None
+        if self.rare is not None:
+            index, focus = self.rare.draw(index, _generator(RARE, self.seed, epoch, index))
         sample = self.dataset.open_sample(index)
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
         size = sample.image.shape[:2]
-        return self._item(self.transform(sample, _generator(AUGMENT, self.seed, epoch, index)), index, size)
+        changed = self.transform(sample, rng) if focus is None else self.transform(sample, rng, focus)
+        return self._item(changed, index, size)
 
 
 class EvalSet(_SampleReader):
@@ -345,10 +351,12 @@ def train_loader(
     world_size: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
+    rare: RareClasses | None = None,
 ) -> Loader:
     """One batch per step from start_step to steps, over epochs without a pause; see TrainSampler.
 
-    batch_size: images per step of this process. pin_memory: with CUDA only. Raises DataError from the iteration.
+    batch_size: images per step of this process. rare: puts some samples around rare classes. pin_memory: with CUDA
+    only. Raises DataError from the iteration.
     """
     sampler = TrainSampler(
         len(dataset),
@@ -359,7 +367,7 @@ def train_loader(
         world_size=world_size,
         start_step=start_step,
     )
-    reader = TrainSet(dataset, transform, seed)
+    reader = TrainSet(dataset, transform, seed, rare)
     return _make_loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from hrseg.config import check_options
 from hrseg.data.loader import target_type
+from hrseg.data.rare_classes import Focus
 from hrseg.data.resize import CV2_CHANNELS, image_window, mask_window, resize, scaled_size
 from hrseg.errors import ConfigError, DataError, first_line, nearest
 from hrseg.task import LabelSpace, Sample, Task
@@ -65,13 +66,13 @@ class RandomWindow:
 
     The short side is resized to `short_side`, or the long one to `long_side`, times a random scale, in one step. The
     window has at most the size `crop`; without one it is the whole sample. Up to ten windows are tried to find one in
-    which no class has more than `max_class_share` of the labelled pixels.
+    which no class has more than `max_class_share` of the labelled pixels. With a focus, all of them hold that place.
     """
 
     def __init__(self, augmentation: Augmentation, ignore_index: int):
         self.augmentation, self.ignore_index = augmentation, ignore_index
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, rng: np.random.Generator, focus: Focus | None = None) -> Sample:
         assert sample.target is not None
         size = self.random_size(sample.image.shape[:2], rng)
         if self.augmentation.crop is None:
@@ -81,8 +82,8 @@ class RandomWindow:
         height, width = (min(pair) for pair in zip(self.augmentation.crop, size, strict=True))
         share = self.augmentation.max_class_share
         for _ in range(CROP_TRIES if share < 1 else 1):
-            top = int(rng.integers(size[0] - height + 1))
-            window = (top, int(rng.integers(size[1] - width + 1)), height, width)
+            top = _random_start(size[0], height, focus and focus.row, rng)
+            window = (top, _random_start(size[1], width, focus and focus.column, rng), height, width)
             target = mask_window(sample.target, size, window)
             if share < 1 and largest_class_share(target, self.ignore_index) <= share:
                 break
@@ -106,6 +107,15 @@ class RandomWindow:
             return rng.uniform(low, high)
         steps = int((high - low) / self.augmentation.scale_step + 1e-6)  # (2.1 - 0.5) / 0.1 may come out below 16
         return low + self.augmentation.scale_step * rng.integers(steps + 1)
+
+
+def _random_start(length: int, part: int, place: float | None, rng: np.random.Generator) -> int:
+    """Where a part of a side begins. place: a share of the side that the part shall hold."""
+    first, last = 0, length - part
+    if place is not None:
+        pixel = min(int(place * length), length - 1)
+        first, last = max(first, pixel - part + 1), min(last, pixel)
+    return int(rng.integers(first, last + 1))
 
 
 class RandomFlip(A.HorizontalFlip):
@@ -168,9 +178,9 @@ class TrainTransform:
     def __init__(self, window: RandomWindow, pipeline: A.Compose, *, unit_range: bool = False):
         self.window, self.pipeline, self.unit_range = window, pipeline, unit_range
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, rng: np.random.Generator, focus: Focus | None = None) -> Sample:
         seed_transform(self.pipeline, rng)
-        sample = self.window(sample, rng)
+        sample = self.window(sample, rng, focus)
         if self.unit_range and sample.image.dtype == np.float32:
             low, high = sample.image.min(), sample.image.max()
             if not (low >= 0 and high <= 1):

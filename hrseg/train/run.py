@@ -80,6 +80,7 @@ class Run:
             steps=steps,
             workers=self.plan.workers if workers is None else workers,
             pin_memory=self.plan.device.type == "cuda",
+            rare=self.plan.rare_classes,
         )
 
     def learning_rate(self) -> float:
