@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from hrseg.build.pieces import piece
 from hrseg.config import AugmentConfig, Config, check_options
 from hrseg.data import DATASETS, cache, folds
 from hrseg.data.checks import require_sound
+from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset, as_dataset
 from hrseg.data.fitted import FittedDataset, fitted, image_kind
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError, DataError, first_line
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task, full_range
 
 if TYPE_CHECKING:
@@ -44,13 +46,15 @@ def dataset(config: Config, split: str) -> Dataset:
 
 
 def data_sets(config: Config) -> dict[str, Dataset]:
-    """The training and the validation set, by the names of their splits.
+    """The training and the validation set, by the names of their splits; of the former, what has labels to use.
 
     Validation images get the channels and the range of values of the training images. Raises DataError where they
     cannot, or where it is not certain what their values mean.
     """
     train, val = config.data.train_split, config.data.val_split
     sets = {split: dataset(config, split) for split in (train, val)}
+    if config.data.labelled is not None or (config.unlabelled and config.unlabelled.root is None):
+        sets[train] = folds.Part(sets[train], np.flatnonzero(_is_labelled(config, sets[train])).tolist())
     taken = taken_images(config, sets[train])
     if val != train and taken is not None:
         sets[val] = fitted(sets[val], taken, f"images of split '{val}'", f"split '{train}'")
@@ -72,6 +76,45 @@ def taken_images(config: Config, train_set: Dataset) -> Normalisation | None:
         return None
     plain, ranges = Normalisation.none(kind.channels), input_ranges(config, kind.channels, kind.dtype)
     return replace(plain, input_range=ranges, image_type=_type_name(kind.dtype))
+
+
+def unlabelled_images(config: Config, train_set: Dataset) -> Dataset:
+    """The images of the `unlabelled` section, with the channels and the range of values of the training images."""
+    from hrseg.data.unlabelled import ImageFolder
+
+    assert config.unlabelled is not None
+    if config.unlabelled.root is not None:
+        images: Dataset = ImageFolder(config.unlabelled.root, train_set.space)
+        taken = taken_images(config, train_set)
+        return images if taken is None else fitted(images, taken, "images of unlabelled.root", "the training images")
+    whole = dataset(config, config.data.train_split)
+    rest = np.flatnonzero(~_is_labelled(config, whole)).tolist()
+    if not rest:
+        what = f"every image of {config.data.train_split} has a mask that is used."
+        raise ConfigError("unlabelled", what, "Give a folder of images, unlabelled.root, or a list, data.labelled.")
+    return folds.Part(whole, rest)
+
+
+def _is_labelled(config: Config, whole: Dataset) -> np.ndarray:
+    """bool [N]: of which images the masks are used: those that data.labelled lists, or else those that have one."""
+    path = config.data.labelled
+    if path is None:
+        masks = whole.all_masks()
+        each = len(masks) // max(1, len(whole))
+        found = np.array([os.access(mask, os.F_OK) for mask in plain_strings(masks)]).reshape(len(whole), each)
+        return found.all(1)
+    try:
+        listed = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"data.labelled: {path}", f"cannot be read: {first_line(error)}.") from None
+    names = {line.strip() for line in listed} - {""}
+    if unknown := sorted(names - set(whole.names)):
+        what = f"lists {unknown[0]}, which is not an image of {config.data.train_split}"
+        what += f", and {len(unknown) - 1} more." if len(unknown) > 1 else "."
+        raise ConfigError(f"data.labelled: {path}", what, f"Names are written like {whole.names[0]}, one per line.")
+    if not names:
+        raise ConfigError(f"data.labelled: {path}", "lists no image.", "Give one name per line.")
+    return np.array([name in names for name in whole.names])
 
 
 def _split(config: Config, split: str) -> Dataset:

@@ -22,6 +22,7 @@ from hrseg.build.datasets import (
     rare_classes,
     taken_images,
     train_transform,
+    unlabelled_images,
 )
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class, syncs_batch_norm
@@ -35,7 +36,7 @@ from hrseg.data.problems import refuse_problems
 from hrseg.data.rare_classes import RareClasses
 from hrseg.data.transforms import TrainTransform
 from hrseg.distillation import Distillation
-from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.fast.narrow_batch_norm import widen_batch_norm
 from hrseg.losses import CombinedLoss
 from hrseg.models.hrnet import HRNet
@@ -43,6 +44,17 @@ from hrseg.models.recompute import recompute_activations
 from hrseg.task import LabelSpace, Normalisation, Sample
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UnlabelledPlan:
+    """Images without labels. transform: of the view that is labelled. batch_size: of this process."""
+
+    images: Dataset
+    transform: TrainTransform
+    batch_size: int
+    weight: float
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class TrainingPlan:
     model: nn.Module
     criterion: CombinedLoss
     distillation: Distillation | None
+    unlabelled: UnlabelledPlan | None
     optimizer: torch.optim.Optimizer
     settings: TrainConfig
     schedule: OptimConfig
@@ -129,6 +142,7 @@ def training_plan(
     torch.manual_seed(config.run.seed)  # random weights are a function of the seed
     sets = data_sets(config)
     train_set, val_set = sets[config.data.train_split], sets[config.data.val_split]
+    _require_labels_for_unlabelled(config)
     if saved is not None:
         require_same_data(saved, train_set, val_set)
     model_class(config)
@@ -171,6 +185,7 @@ def training_plan(
     network = _placed(convert_sync_bn(network, config.model, device), config.train, device)
     optimizer = optimizers.optimizer(network, config.optim)
     memory.require_room_for_evaluation(config.eval, val_set, device)
+    without_labels = _unlabelled_plan(config, train_set, sample)
     rare = _rare_classes(config, train_set)
     train_set, val_set = (cached(config, dataset, progress=distributed.is_main()) for dataset in (train_set, val_set))
     return TrainingPlan(
@@ -185,6 +200,7 @@ def training_plan(
         model=network,
         criterion=loss,
         distillation=taught,
+        unlabelled=without_labels,
         optimizer=optimizer,
         settings=config.train,
         schedule=config.optim,
@@ -195,11 +211,11 @@ def training_plan(
     )
 
 
-def batch_size_of_process(settings: TrainConfig) -> int:
+def batch_size_of_process(settings: TrainConfig, where: str = "train.batch_size") -> int:
     """Images per iteration of one process. Raises ConfigError where they cannot be split evenly."""
     if settings.batch_size % (distributed.world_size() * settings.accumulate):
         raise ConfigError(
-            "train.batch_size",
+            where,
             f"{settings.batch_size} images cannot be split evenly over {distributed.world_size()} processes "
             f"x train.accumulate={settings.accumulate}.",
             "It counts the images of all processes together: choose a multiple.",
@@ -210,6 +226,30 @@ def batch_size_of_process(settings: TrainConfig) -> int:
 def memory_layout(settings: TrainConfig) -> torch.memory_format:
     """How images and features lie in memory."""
     return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def _require_labels_for_unlabelled(config: Config) -> None:
+    """Raise ConfigError where `unlabelled` is set and something is missing that it needs."""
+    if config.unlabelled is None:
+        return
+    if not config.distill and not config.train.ema:
+        what = "images without labels are labelled by a teacher or by the model's running average, and there is none."
+        raise ConfigError("unlabelled", what, "Set train.ema, for example to 0.99, or distill.teacher.")
+    if config.augment.crop is None:
+        raise ConfigError("unlabelled", "needs crops of one size.", "Set augment.crop: [height, width].")
+
+
+def _unlabelled_plan(config: Config, train_set: Dataset, sample: Sample) -> UnlabelledPlan | None:
+    settings = config.unlabelled
+    if settings is None:
+        return None
+    kind = sample.image.shape[2], sample.image.dtype
+    together = settings.batch_size or config.train.batch_size
+    own = batch_size_of_process(config.train.model_copy(update={"batch_size": together}), "unlabelled.batch_size")
+    weak = config.augment.model_copy(update={"jitter": None, "extra": [], "max_class_share": 1.0})
+    transform = train_transform(weak, train_set.space, channels=kind[0], dtype=kind[1])
+    images = unlabelled_images(config, train_set)
+    return UnlabelledPlan(images, transform, own, settings.weight, settings.threshold)
 
 
 def _rare_classes(config: Config, train_set: Dataset) -> RareClasses | None:

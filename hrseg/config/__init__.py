@@ -15,13 +15,14 @@ from hrseg.config.schema import (
     JitterConfig,
     LossConfig,
     ModelConfig,
-    OpenSection,
     OptimConfig,
     RunConfig,
-    Section,
+    SamplingConfig,
     TrackConfig,
     TrainConfig,
+    UnlabelledConfig,
 )
+from hrseg.config.section import OpenSection, Section
 from hrseg.config.yaml_files import read_yaml, read_yaml_as_text
 
 __all__ = [
@@ -36,9 +37,11 @@ __all__ = [
     "OpenSection",
     "OptimConfig",
     "RunConfig",
+    "SamplingConfig",
     "Section",
     "TrackConfig",
     "TrainConfig",
+    "UnlabelledConfig",
     "as_type",
     "check_options",
     "flattened",

@@ -7,69 +7,26 @@ python -m hrseg.config docs/configuration.md
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from hrseg.config.section import (
+    FactorRange,
+    Name,
+    OpenSection,
+    PieceName,
+    Positive,
+    PositiveNumber,
+    Precision,
+    Section,
+    Share,
+    Size,
+    TypeName,
+    ValueRange,
+)
 from hrseg.config.yaml_files import yaml_text
-
-
-@dataclass(frozen=True)
-class TypeName:
-    """What the settings page calls a type, where its annotation alone would say less."""
-
-    text: str
-
-
-Positive = Annotated[int, Field(ge=1)]
-PositiveNumber = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, TypeName("name")]
-PieceName = Annotated[str, TypeName("name or dotted path")]
-Size = Annotated[tuple[Positive, Positive], TypeName("[height, width]")]  # in pixels
-ValueRange = Annotated[tuple[float, float], TypeName("[low, high]")]
-FactorRange = Annotated[tuple[PositiveNumber, PositiveNumber], TypeName("[low, high]")]
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-def expand_home(value: Any) -> Any:
-    """A path, or a text that is one, in which a leading ~ has become the home folder; anything else as it is."""
-    try:
-        if isinstance(value, Path):
-            return value.expanduser()
-        if isinstance(value, str) and value.startswith("~/"):
-            return str(Path(value).expanduser())
-    except RuntimeError as error:  # a user who is not known here
-        raise ValueError(str(error)) from None
-    return [expand_home(item) for item in value] if isinstance(value, list) else value
-
-
-class Section(BaseModel):
-    """A group of settings; an unknown name is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _home(cls, value: Any) -> Any:
-        return expand_home(value)
-
-
-class OpenSection(Section):
-    """A group of settings that also takes the options of the piece it names; `options` returns those.
-
-    `check_options` checks them against the piece's own signature, where that piece is known.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.__pydantic_extra__ or {})
 
 
 class RunConfig(Section):
@@ -121,9 +78,7 @@ class SamplingConfig(Section):
     """Which images and crops training draws; see [rare classes](learning.md#rare-classes)."""
 
     rare: Share = 0.5
-    """This share of the crops is put around a pixel of a class that is drawn by inverse frequency, in an image that
-    holds it.
-    """
+    """The share of the crops that is put around a pixel of a class, which is drawn by inverse frequency."""
 
 
 class DataConfig(OpenSection):
@@ -157,6 +112,8 @@ class DataConfig(OpenSection):
     """
     check: bool = True
     """Look at every pair of files before training."""
+    labelled: Path | None = None
+    """A text file with the names of the images of `train_split` whose masks are used, one per line; null: all."""
     sampling: SamplingConfig | None = None
     """Crops around rare classes, as below; null: every image as often, crops anywhere."""
     cache: Literal["none", "strips", "raw"] = "none"
@@ -256,6 +213,22 @@ class DistillConfig(Section):
     @property
     def teachers(self) -> list[str]:
         return [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+
+class UnlabelledConfig(Section):
+    """Images without labels, of which the model, or its teacher, labels what it is sure of; see
+    [images without labels](learning.md#images-without-labels).
+    """
+
+    root: Path | None = None
+    """A folder of images; null: the images of `data.train_split` that `data.labelled` leaves out or that have no mask.
+    """
+    batch_size: Positive | None = None
+    """Images per step, over all processes, besides those of `train.batch_size`; null: as many."""
+    weight: PositiveNumber = 1.0
+    """In the sum with the loss."""
+    threshold: Share = 0.95
+    """A pixel counts where the probability of its label is at least this."""
 
 
 class OptimConfig(OpenSection):
@@ -413,6 +386,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     loss: list[LossConfig] = []  # empty: cross_entropy, or bce for binary and multilabel tasks
     distill: DistillConfig | None = None
+    unlabelled: UnlabelledConfig | None = None
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

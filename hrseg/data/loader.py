@@ -12,7 +12,7 @@ import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -22,16 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from hrseg.data.dataset import Dataset
-from hrseg.data.reading_stopped import why_reading_stopped
 from hrseg.data.rare_classes import RareClasses
+from hrseg.data.reading_stopped import why_reading_stopped
 from hrseg.data.resize import resize_short_side
+from hrseg.data.sampling import AUGMENT, RARE, Key, TrainSampler, keyed_generator
 from hrseg.errors import DataError, HrsegError
 from hrseg.task import LabelSpace, Normalisation, Sample
 
-Key = tuple[int, int]  # (epoch, index)
 Transform = Callable[..., Sample]  # of a sample and a random generator; with rare classes, also of a focus
-
-ORDER, AUGMENT, RARE = 0, 1, 2  # purposes of random numbers: the same seed must not give both the same numbers
 
 
 class Batch(NamedTuple):
@@ -39,19 +37,22 @@ class Batch(NamedTuple):
 
     image: uint8, uint16 or float32 [N, C, H, W], not yet normalised, channels_last in memory. target: class indices
     [N, H, W] or {0, 1, ignore} [N, L, H, W] in the type of `target_type`; None for a split without targets.
-    indices: of the samples in the data set.
+    indices: of the samples in the data set. unlabelled: images without labels that are learned in the same step:
+    their `Views`, later what they are labelled with.
     """
 
     image: Tensor
     target: Tensor | None
     names: tuple[str, ...]
     indices: tuple[int, ...]
+    unlabelled: Any = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; from pinned memory without waiting for the copy."""
         image = self.image.to(device, non_blocking=True)
         target = None if self.target is None else self.target.to(device, non_blocking=True)
-        return self._replace(image=image, target=target)
+        unlabelled = None if self.unlabelled is None else self.unlabelled.to(device)
+        return self._replace(image=image, target=target, unlabelled=unlabelled)
 
 
 class Normalise(nn.Module):
@@ -93,55 +94,6 @@ def iterations_per_epoch(length: int, batch_size: int) -> int:
     return max(1, length // batch_size)
 
 
-@lru_cache(maxsize=2)  # a set smaller than a batch needs the orders of neighbouring epochs
-def _epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    return _generator(ORDER, seed, epoch).permutation(length)
-
-
-def _generator(*numbers: int) -> np.random.Generator:
-    return np.random.default_rng([number % 2**64 for number in numbers])  # a seed may be negative
-
-
-class TrainSampler:
-    """Keys (epoch, index) of one process, one batch per step.
-
-    Each epoch is a permutation by (seed, epoch). The global batch of a step is the next stretch of it, of which every
-    rank takes its part; the rest of an epoch that does not fill a global batch is dropped. A set smaller than a global
-    batch drops nothing: a batch then continues into the next permutations.
-
-    batch_size: images per step of this process. steps: of the whole run, of which start_step are already done.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        *,
-        batch_size: int,
-        steps: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        start_step: int = 0,
-    ):
-        self.length, self.batch_size, self.steps, self.seed = length, batch_size, steps, seed
-        self.rank, self.world_size, self.start_step = rank, world_size, start_step
-
-    def __len__(self) -> int:
-        return max(0, self.steps - self.start_step)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for step in range(self.start_step, self.steps):
-            yield self.keys(step)
-
-    def keys(self, step: int) -> list[Key]:
-        """This rank's part of the global batch of a step."""
-        images = self.batch_size * self.world_size
-        per_epoch = self.length // images * images or self.length
-        first = step * images + self.rank * self.batch_size
-        places = (divmod(place, per_epoch) for place in range(first, first + self.batch_size))
-        return [(epoch, int(_epoch_order(self.length, self.seed, epoch)[place])) for epoch, place in places]
-
-
 class _Item(NamedTuple):
     image: Tensor
     target: Tensor | None
@@ -158,7 +110,9 @@ def _result_or_error(function: Callable, argument: Any) -> Any:
         return error
 
 
-class _SampleReader:
+class SampleReader:
+    """What a DataLoader reads from: `read(key)`, and an HrsegError as a value."""
+
     dataset: Dataset
 
     def __getitem__(self, key: Any) -> _Item | HrsegError:
@@ -176,7 +130,7 @@ class _SampleReader:
         return _Item(image, target, sample.name, place, size)
 
 
-class TrainSet(_SampleReader):
+class TrainSet(SampleReader):
     """A data set under a random transform; a key (epoch, index) always gives the same item, or the same error."""
 
     def __init__(self, dataset: Dataset, transform: Transform, seed: int = 0, rare: RareClasses | None = None):
@@ -187,10 +141,10 @@ class TrainSet(_SampleReader):
 
     def read(self, key: Key) -> _Item:
         epoch, index = key
-        rng = _generator(AUGMENT, self.seed, epoch, index)
+        rng = keyed_generator(AUGMENT, self.seed, epoch, index)
         focus = None
         if self.rare is not None:
-            index, focus = self.rare.draw(index, _generator(RARE, self.seed, epoch, index))
+            index, focus = self.rare.draw(index, keyed_generator(RARE, self.seed, epoch, index))
         sample = self.dataset.open_sample(index)
         if sample.target is None:
             raise DataError(sample.name, "has no labels to learn from.", "Train on a split that has them.")
@@ -199,7 +153,7 @@ class TrainSet(_SampleReader):
         return self._item(changed, index, size)
 
 
-class EvalSet(_SampleReader):
+class EvalSet(SampleReader):
     """A data set without augmentation; images (not targets) may be resized to a short side."""
 
     def __init__(self, dataset: Dataset, short_side: int | None = None):
@@ -323,9 +277,10 @@ class Loader:
         yield from batches
 
 
-def _make_loader(
-    reader: _SampleReader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int
+def make_loader(
+    reader: SampleReader, keys: Any, collate: Callable, workers: int, pin_memory: bool, images: int
 ) -> Loader:
+    """Batches of what `reader` reads at the keys, put together by `collate`. images: their total number."""
     loader: DataLoader = DataLoader(
         reader,  # type: ignore[arg-type]  # has __getitem__, which is all that is asked of it; not torch's class
         batch_sampler=keys,
@@ -368,7 +323,7 @@ def train_loader(
         start_step=start_step,
     )
     reader = TrainSet(dataset, transform, seed, rare)
-    return _make_loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
+    return make_loader(reader, sampler, collate_train, workers, pin_memory, len(sampler) * batch_size)
 
 
 def eval_loader(
@@ -388,4 +343,4 @@ def eval_loader(
     """
     mine = range(rank, len(dataset), world_size)
     batches = [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)]
-    return _make_loader(EvalSet(dataset, short_side), batches, collate_eval, workers, pin_memory, len(mine))
+    return make_loader(EvalSet(dataset, short_side), batches, collate_eval, workers, pin_memory, len(mine))

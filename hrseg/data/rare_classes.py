@@ -104,7 +104,7 @@ def _in_threads(dataset: Dataset, workers: int) -> Iterator[tuple[np.ndarray, np
 
 
 def _classes_in(dataset: Dataset, i: int) -> tuple[np.ndarray, np.ndarray]:
-    target, space = dataset.read_target(i), dataset.space
+    target, space = dataset.sample_target(i), dataset.space
     if target is None:
         raise DataError(dataset.names[i], "has no labels to learn from.", "Train on a split that has them.")
     rng = np.random.default_rng(i)

@@ -245,6 +245,21 @@ def color_jitter(
     return ChannelJitter(brightness, contrast, low or [0.0] * channels, jitter.get("p", 1.0))
 
 
+def change_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The strong view of an image [H, W, C]: jitter, grey, blur, as Yang et al., UniMatch, CVPR 2023, use them.
+
+    Of other images than 8 bit RGB only brightness and contrast change, beside the blur.
+    """
+    blur = A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=0.5)
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        changes = [A.ColorJitter((0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (-0.25, 0.25), p=0.8), A.ToGray(p=0.2), blur]
+    else:
+        changes = [A.RandomBrightnessContrast(0.5, 0.5, p=0.8), blur]
+    pipeline = A.Compose(changes)
+    seed_transform(pipeline, rng)
+    return pipeline(image=image)["image"]
+
+
 def extra_transform(entry: Mapping[str, Any], where: str, probe: Probe) -> A.BasicTransform | A.BaseCompose:
     """An albumentations transform from {name: ..., parameter: ...}, tried out; OneOf and the like hold several."""
     options = dict(entry)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hrseg import distributed
 from hrseg.build import optimizer as optimizers
 from hrseg.build.changes import data_identity
 from hrseg.build.training import TrainingPlan
-from hrseg.data.loader import Loader, Normalise, train_loader
+from hrseg.data.loader import Batch, Normalise, train_loader
+from hrseg.data.unlabelled import unlabelled_loader
 from hrseg.errors import ConfigError
+from hrseg.inference import forward
 from hrseg.train.step import LossOfBatch, Means
+from hrseg.train.unlabelled import PseudoLabels
 from hrseg.weights import checkpoint
 
 
@@ -42,7 +45,6 @@ class Run:
         )
         self.module.to(plan.device).to(memory_format=plan.layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.scaler = torch.amp.GradScaler(plan.device.type, enabled=settings.precision == "fp16")
-        self.ema = optimizers.Ema(plan.model, settings.ema) if settings.ema else None
         self.state, self.means = State(), Means()
         if saved is not None:
             self._restore(saved)
@@ -67,21 +69,42 @@ class Run:
         """Whether what happens every so many iterations, and after the last, happens now."""
         return self.state.step % every == 0 or self.is_complete
 
-    def batches(self, start_step: int, steps: int, workers: int | None = None) -> Loader:
+    def batches(self, start_step: int, steps: int, workers: int | None = None) -> Iterable[Batch]:
         """This process's batch of each iteration from start_step + 1 to steps."""
-        return train_loader(
-            self.plan.train_set,
-            self.plan.transform,
-            batch_size=self.plan.batch_size,
-            seed=self.plan.seed,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            start_step=start_step,
-            steps=steps,
-            workers=self.plan.workers if workers is None else workers,
-            pin_memory=self.plan.device.type == "cuda",
-            rare=self.plan.rare_classes,
+        plan = self.plan
+        common: dict[str, Any] = {
+            "seed": plan.seed,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+            "start_step": start_step,
+            "steps": steps,
+            "workers": plan.workers if workers is None else workers,
+            "pin_memory": plan.device.type == "cuda",
+        }
+        labelled = train_loader(
+            plan.train_set, plan.transform, batch_size=plan.batch_size, rare=plan.rare_classes, **common
         )
+        if plan.unlabelled is None:
+            return labelled
+        images, transform, size = plan.unlabelled.images, plan.unlabelled.transform, plan.unlabelled.batch_size
+        unlabelled = unlabelled_loader(images, transform, batch_size=size, **common)
+        return (batch._replace(unlabelled=views) for batch, views in zip(labelled, unlabelled, strict=True))
+
+    def _pseudo_labels(self) -> PseudoLabels | None:
+        """Labels by the teacher where there is one, else by the running average."""
+        plan = self.plan
+        if plan.unlabelled is None:
+            return None
+        if plan.distillation is not None:
+            logits: Callable[[Tensor], Tensor] = plan.distillation.teacher.logits
+        else:
+            assert self.ema is not None
+            averaged, normalise = self.ema.model, Normalise(plan.normalisation).to(plan.device)
+
+            def logits(image: Tensor) -> Tensor:
+                return forward(averaged, normalise(image))
+
+        return PseudoLabels(logits, plan.space, plan.unlabelled.threshold, plan.unlabelled.weight)
 
     def learning_rate(self) -> float:
         """The learning rate of the next iteration."""

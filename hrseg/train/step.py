@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from hrseg import distributed
 from hrseg.build import optimizer as optimizers
 from hrseg.config import TrainConfig
 from hrseg.data.loader import Batch
+from hrseg.data.sampling import UNLABELLED, keyed_generator
 from hrseg.distillation import Distillation
 from hrseg.losses import CombinedLoss, LossValue
 from hrseg.runtime import PRECISIONS
+from hrseg.train.unlabelled import PseudoLabels, SureLabels
 
 if TYPE_CHECKING:
     from hrseg.train.run import Run
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 class LossOfBatch(nn.Module):
     """Normalise, predict, compare, as one module, so that DistributedDataParallel sees one forward pass.
 
-    forward(image [N, C, H, W] in its own type, target) -> LossValue. The loss is computed in float32.
-    distillation: a teacher whose logits are compared too.
+    forward(image [N, C, H, W] in its own type, target, unlabelled) -> LossValue. The loss is computed in float32.
+    distillation: a teacher whose logits are compared too. pseudo_labels: how images without labels are learned.
     """
 
     def __init__(
@@ -37,27 +39,35 @@ class LossOfBatch(nn.Module):
         normalise: nn.Module,
         config: TrainConfig,
         distillation: Distillation | None = None,
+        pseudo_labels: PseudoLabels | None = None,
     ):
         super().__init__()
-        self.distillation = distillation
+        self.distillation, self.pseudo_labels = distillation, pseudo_labels
         self.model, self.criterion, self.normalise, self.precision = model, criterion, normalise, config.precision
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
 
-    def forward(self, image: Tensor, target: Tensor) -> LossValue:
+    def forward(self, image: Tensor, target: Tensor, unlabelled: SureLabels | None = None) -> LossValue:
+        images = image if unlabelled is None else torch.cat([image, unlabelled.image])
         with torch.autocast(image.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             predict = getattr(self.model, "forward_train", self.model)
-            output = predict(self.normalise(image).contiguous(memory_format=self.layout))
-        value = self.criterion(output, target)
-        if self.distillation is None:
-            return value
-        logits = output[0] if isinstance(output, tuple) else output
-        return value.plus("distill", self.distillation(image, logits), self.distillation.weight)
+            output = predict(self.normalise(images).contiguous(memory_format=self.layout))
+        several = isinstance(output, tuple)
+        labelled = tuple(each[: len(image)] for each in output) if several else output[: len(image)]
+        logits = output[0] if several else output
+        value = self.criterion(labelled, target)
+        if self.distillation is not None:
+            value = value.plus("distill", self.distillation(images, logits), self.distillation.weight)
+        if self.pseudo_labels is not None and unlabelled is not None:
+            learned = self.pseudo_labels.loss(logits[len(image) :], unlabelled)
+            value = value.plus("unlabelled", learned, self.pseudo_labels.weight)
+        return value
 
 
 class StepResult(NamedTuple):
     """Of one iteration, on this process: loss and its terms, share of pixels that OHEM kept, norm of the gradient.
 
     stepped: False where the optimizer was left alone, because loss or gradient of some process were not finite.
+    sure_share: of the pixels without labels, those that were learned from; None without such images.
     """
 
     loss: Tensor
@@ -65,11 +75,13 @@ class StepResult(NamedTuple):
     kept_share: Tensor | None
     grad_norm: Tensor
     stepped: bool = True
+    sure_share: Tensor | None = None
 
     def figures(self) -> dict[str, Tensor]:
         """What log.jsonl tells of an iteration, scalars on the device."""
         values = {"loss": self.loss, **{f"loss_{name}": value for name, value in self.terms.items()}}
         values |= {} if self.kept_share is None else {"kept_share": self.kept_share}
+        values |= {} if self.sure_share is None else {"sure_share": self.sure_share}
         return values | {"grad_norm": self.grad_norm}
 
 
@@ -121,10 +133,10 @@ def training_step(
     require_finite: ask, on the CPU side, whether loss and gradient are finite, and do not step where they are not.
     """
     values = []
-    for part, (image, target) in enumerate(_parts(batch, accumulate)):
+    for part, inputs in enumerate(_parts(batch, accumulate)):
         more = part < accumulate - 1 and isinstance(loss_of_batch, DistributedDataParallel)
         with loss_of_batch.no_sync() if more else contextlib.nullcontext():  # type: ignore[operator]
-            value = loss_of_batch(image, target)
+            value = loss_of_batch(*inputs)
             scaler.scale(value.total / accumulate).backward()
         values.append(value)
     loss = torch.stack([v.total.detach() for v in values]).mean()
@@ -156,9 +168,13 @@ def is_finite(loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler) -> 
     return torch.isfinite(loss) if scaler.is_enabled() else torch.isfinite(loss) & torch.isfinite(grad_norm)
 
 
-def _parts(batch: Batch, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(batch: Batch, count: int) -> Iterator[tuple[Any, ...]]:
+    """The arguments of `LossOfBatch`, part by part."""
     assert batch.target is not None  # the training set refuses samples without labels
-    return zip(batch.image.chunk(count), batch.target.chunk(count), strict=True)
+    labelled = batch.image.chunk(count), batch.target.chunk(count)
+    if batch.unlabelled is None:
+        return zip(*labelled, strict=True)
+    return zip(*labelled, map(SureLabels, *(each.chunk(count) for each in batch.unlabelled)), strict=True)
 
 
 def iterate(run: Run, batch: Batch, step: Callable[..., StepResult] = training_step) -> StepResult:
@@ -170,11 +186,16 @@ def iterate(run: Run, batch: Batch, step: Callable[..., StepResult] = training_s
     optimizers.set_learning_rate(run.plan.optimizer, run.learning_rate())
     may_skip = settings.on_nonfinite == "skip"
     statistics = [buffer.clone() for buffer in model.buffers()] if may_skip else []
+    batch, sure_share = batch.to(run.plan.device), None
+    if run.pseudo_labels is not None:
+        rng = keyed_generator(UNLABELLED, run.plan.seed, run.state.step, distributed.rank())
+        labels = run.pseudo_labels.label(batch.unlabelled, rng)
+        batch, sure_share = batch._replace(unlabelled=labels), run.pseudo_labels.sure_share(labels)
     result = step(
         run.network,
         run.plan.optimizer,
         run.scaler,
-        batch.to(run.plan.device),
+        batch,
         accumulate=settings.accumulate,
         clip_norm=settings.clip_norm,
         require_finite=run.reads_each_step,
@@ -185,7 +206,7 @@ def iterate(run: Run, batch: Batch, step: Callable[..., StepResult] = training_s
     if not result.stepped:  # batch norm has seen the bad batch
         for buffer, before in zip(model.buffers(), statistics, strict=False):
             buffer.copy_(before)
-    return result
+    return result if sure_share is None else result._replace(sure_share=sure_share)
 
 
 def _mixed_seed(*numbers: int) -> int:

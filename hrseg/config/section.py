@@ -1,0 +1,47 @@
+"""What all sections of settings are made of: groups that refuse unknown names, and the types of their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True)
+class TypeName:
+    """What the settings page calls a type, where its annotation alone would say less."""
+
+    text: str
+
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, TypeName("name")]
+PieceName = Annotated[str, TypeName("name or dotted path")]
+Size = Annotated[tuple[Positive, Positive], TypeName("[height, width]")]  # in pixels
+ValueRange = Annotated[tuple[float, float], TypeName("[low, high]")]
+FactorRange = Annotated[tuple[PositiveNumber, PositiveNumber], TypeName("[low, high]")]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown name is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class OpenSection(Section):
+    """A group of settings that also takes the options of the piece it names; `options` returns those.
+
+    `check_options` checks them against the piece's own signature, where that piece is known.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
