@@ -40,8 +40,15 @@ class Run:
 
     def __init__(self, plan: TrainingPlan, saved: Mapping[str, Any] | None = None):
         self.plan, settings = plan, plan.settings
+        self.ema = optimizers.Ema(plan.model, settings.ema) if settings.ema else None
+        self.pseudo_labels = self._pseudo_labels()
         self.module = LossOfBatch(
-            plan.model, plan.criterion, Normalise(plan.normalisation), settings, plan.distillation
+            plan.model,
+            plan.criterion,
+            Normalise(plan.normalisation),
+            settings,
+            plan.distillation,
+            self.pseudo_labels,
         )
         self.module.to(plan.device).to(memory_format=plan.layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.scaler = torch.amp.GradScaler(plan.device.type, enabled=settings.precision == "fp16")

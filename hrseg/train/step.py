@@ -51,9 +51,8 @@ class LossOfBatch(nn.Module):
         with torch.autocast(image.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             predict = getattr(self.model, "forward_train", self.model)
             output = predict(self.normalise(images).contiguous(memory_format=self.layout))
-        several = isinstance(output, tuple)
-        labelled = tuple(each[: len(image)] for each in output) if several else output[: len(image)]
-        logits = output[0] if several else output
+        logits = output[0] if isinstance(output, tuple) else output
+        labelled = output if unlabelled is None else _first(output, len(image))
         value = self.criterion(labelled, target)
         if self.distillation is not None:
             value = value.plus("distill", self.distillation(images, logits), self.distillation.weight)
@@ -61,6 +60,13 @@ class LossOfBatch(nn.Module):
             learned = self.pseudo_labels.loss(logits[len(image) :], unlabelled)
             value = value.plus("unlabelled", learned, self.pseudo_labels.weight)
         return value
+
+
+def _first(output: Any, count: int) -> Any:
+    """The answers for the first images: logits, or the pair (main, aux), of which aux may be None."""
+    if isinstance(output, tuple):
+        return tuple(None if each is None else each[:count] for each in output)
+    return output[:count]
 
 
 class StepResult(NamedTuple):

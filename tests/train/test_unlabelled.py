@@ -123,8 +123,8 @@ def test_a_run_learns_from_images_without_labels_and_goes_on_exactly(config_file
 
 def test_a_teacher_labels_them_instead(config_file, words, tmp_path):
     teacher = save_checkpoint(tmp_path / "teacher.pt")
-    plain = [word for word in words if not word.startswith("train.ema")]
-    assert train(config_file, tmp_path / "run", *plain, f"distill.teacher={teacher}", "train.accumulate=2") == 0
+    plain = [word for word in words if not word.startswith("train.ema")] + ["train.batch_size=4", "train.accumulate=2"]
+    assert train(config_file, tmp_path / "run", *plain, f"distill.teacher={teacher}") == 0
     record = read_log(tmp_path / "run" / "log.jsonl")[0]
     assert record["sure_share"] > 0 and record["loss_distill"] > 0
 
