@@ -331,7 +331,6 @@ class LossValue(NamedTuple):
     kept_share: Tensor | None
 
     def plus(self, name: str, loss: Tensor, weight: float) -> LossValue:
-        """With one more term."""
         return self._replace(total=self.total + weight * loss, terms={**self.terms, name: loss.detach()})
 
 

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 FLOORS = {
     0: {"errors", "config", "task", "console", "version", "installed_packages", "files", "made_files", "runtime"},
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
-    2: {"fast", "weights", "report", "inference", "toycity", "registration"},
+    2: {"fast", "weights", "report", "inference", "distillation", "toycity", "registration"},
     3: {"build"},
     4: {"train", "evaluate", "predict", "export", "importing"},
     5: {"commands", "benchmark"},

@@ -86,7 +86,7 @@ def unlabelled_images(config: Config, train_set: Dataset) -> Dataset:
     if config.unlabelled.root is not None:
         images: Dataset = ImageFolder(config.unlabelled.root, train_set.space)
         taken = taken_images(config, train_set)
-        return images if taken is None else fitted(images, taken, "images of unlabelled.root", "the training images")
+        return images if taken is None else fitted(images, taken, "images of unlabelled.root", "training")
     whole = dataset(config, config.data.train_split)
     rest = np.flatnonzero(~_is_labelled(config, whole)).tolist()
     if not rest:
@@ -102,7 +102,7 @@ def _is_labelled(config: Config, whole: Dataset) -> np.ndarray:
         masks = whole.all_masks()
         each = len(masks) // max(1, len(whole))
         found = np.array([os.access(mask, os.F_OK) for mask in plain_strings(masks)]).reshape(len(whole), each)
-        return found.all(1)
+        return np.asarray(found.all(axis=1))
     try:
         listed = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from hrseg.build.trained_model import ensemble, load_trained_models
 from hrseg.config import DistillConfig
@@ -37,7 +38,8 @@ def distillation(
         what = f"takes images with {_values(first.normalisation)}, the data set's have {_values(ranges)}."
         raise ConfigError(WHERE, what, "Set data.input_range as it was for the teacher, or choose another one.")
     files = [{"path": source, "sha256": sha256(find_file(source))} for source in settings.teachers]
-    answering, precision = ensemble(members).requires_grad_(False).eval(), "fp32"
+    answering: nn.Module = ensemble(members).requires_grad_(False).eval()
+    precision = "fp32"
     if device.type == "cpu":
         answering = fast_form(answering, "torch", precision)
     else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,29 @@ FactorRange = Annotated[tuple[PositiveNumber, PositiveNumber], TypeName("[low, h
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+def expand_home(value: Any) -> Any:
+    """A path, or a text that is one, in which a leading ~ has become the home folder; anything else as it is."""
+    try:
+        if isinstance(value, Path):
+            return value.expanduser()
+        if isinstance(value, str) and value.startswith("~/"):
+            return str(Path(value).expanduser())
+    except RuntimeError as error:  # a user who is not known here
+        raise ValueError(str(error)) from None
+    return [expand_home(item) for item in value] if isinstance(value, list) else value
+
+
 class Section(BaseModel):
     """A group of settings; an unknown name is an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        return expand_home(value)
 
 
 class OpenSection(Section):

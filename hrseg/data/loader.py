@@ -118,7 +118,7 @@ class SampleReader:
     def __getitem__(self, key: Any) -> _Item | HrsegError:
         return _result_or_error(self.read, key)
 
-    def read(self, key: Any) -> _Item:
+    def read(self, key: Any) -> Any:
         raise NotImplementedError
 
     def _item(self, sample: Sample, place: int, size: tuple[int, ...]) -> _Item:
@@ -258,7 +258,13 @@ class Loader:
                 if stopped is None:
                     raise
                 raise stopped from None
-            yield from self._checked(found)
+            if isinstance(found, HrsegError):
+                try:
+                    raise found
+                finally:
+                    # Or else it holds its own traceback: a cycle in which the workers outlive their queues.
+                    del found, batches
+            yield from found
 
     def _batch_bytes(self) -> int:
         """What a batch needs, by its first sample; 0 where that cannot be read."""
@@ -267,14 +273,6 @@ class Loader:
             item = self.loader.dataset[keys[0]]
             return len(keys) * sum(part.nbytes for part in item if isinstance(part, Tensor))
         return 0
-
-    def _checked(self, batches: Any) -> Iterator[Batch]:
-        if isinstance(batches, HrsegError):
-            try:
-                raise batches
-            finally:
-                del batches  # or else it holds its own traceback: a cycle in which the workers outlive their queues
-        yield from batches
 
 
 def make_loader(

@@ -8,12 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 Key = tuple[int, int]  # (epoch, index)
-ORDER, AUGMENT, RARE, UNLABELLED = (
-    0,
-    1,
-    2,
-    3,
-)  # purposes of random numbers: the same seed must not give both the same numbers
+# Purposes of random numbers: the same seed must not give two of them the same numbers.
+ORDER, AUGMENT, RARE, UNLABELLED = 0, 1, 2, 3
 
 
 @lru_cache(maxsize=4)  # a set smaller than a batch needs the orders of neighbouring epochs; and there may be two sets

@@ -73,8 +73,8 @@ class UnlabelledSet(SampleReader):
         assert weak.target is not None
         strong = change_colors(weak.image, rng)
         padding = torch.from_numpy(weak.target == ignored)
-        images = (torch.from_numpy(np.ascontiguousarray(each)).permute(2, 0, 1) for each in (weak.image, strong))
-        return Views(*images, padding)
+        first, second = (torch.from_numpy(np.ascontiguousarray(each)).permute(2, 0, 1) for each in (weak.image, strong))
+        return Views(first, second, padding)
 
 
 def unlabelled_loader(

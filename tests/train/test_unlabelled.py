@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -137,10 +138,12 @@ def test_a_folder_of_images_is_read_and_one_of_another_kind_is_refused(config_fi
     Image.fromarray(picture[..., 0]).save(root / "grey.png")
     common = ("train.iterations=2", "train.ema=0.5", f"unlabelled.root={root}", "unlabelled.batch_size=2")
     assert train(config_file, tmp_path / "run", *common) == 0
-    Image.fromarray(np.dstack([picture, picture[..., :1]])).save(root / "four.png")
+    tifffile.imwrite(
+        root / "five.tif", np.dstack([picture, picture[..., :2]]), photometric="minisblack", planarconfig="contig"
+    )
     assert train(config_file, tmp_path / "other", *common) == 2
     error = capsys.readouterr().err
-    assert "four.png" in error and "4 channels" in error
+    assert "unlabelled.root" in error and "5 channels" in error and "takes 3" in error
 
 
 @pytest.mark.parametrize(
