@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from hrseg.errors import HrsegError, first_line
+from hrseg.errors import ConfigError, HrsegError, first_line
 
 LESS_MEMORY = "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate."
 
@@ -191,3 +191,15 @@ def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Positional words apart from `key=value` words. A path may have an equals sign in it: runs/lr=0.1/config.yaml."""
     settings = [word for word in words if SETTING.match(word)]
     return [word for word in words if word not in settings], settings
+
+
+def require_effect(settings: Sequence[str], obeyed: Sequence[str], command: str) -> None:
+    """Raise ConfigError for a typed setting, key=value, that a command would ignore.
+
+    obeyed: the sections and single settings that it reads. What stands in a file is for all commands and not meant.
+    """
+    for word in settings:
+        key = word.partition("=")[0]
+        if not any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in obeyed):
+            what = f"has no effect on {command}, which reads {', '.join(obeyed)}."
+            raise ConfigError(key, what, "Leave it out.")

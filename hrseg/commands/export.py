@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.console import command, image_size, parser, split_settings
+from hrseg.console import command, image_size, parser, require_effect, split_settings
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from hrseg.build.trained_model import TrainedModel
 
 FORMATS = ("onnx", "openvino", "torch.export", "torchscript", "hub")
+
+
+OBEYED = ("data", "augment.crop", "eval.definition")
 
 
 @command
@@ -31,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_trained_model(args.checkpoint, trust_code=args.trust_code)
     plain = settings.override(loaded.config.to_plain(), overrides)
     loaded = dataclasses.replace(loaded, config=settings.parse(plain, where=str(args.checkpoint)))
+    require_effect(overrides, OBEYED, "tools/export.py")
     return _to_hub(args, loaded) if args.format == "hub" else _to_file(args, loaded)
 
 

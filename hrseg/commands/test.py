@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg import config as settings
-from hrseg.console import command, parser, split_settings
+from hrseg.console import command, parser, require_effect, split_settings
 from hrseg.errors import ConfigError
+
+OBEYED = ("data", "eval", "run", "train.precision", "model")
 
 
 @command
@@ -63,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
     # Imported here: torch takes seconds, and help and mistakes are answered without it.
     from hrseg.evaluate.scoring import score_checkpoints, score_prediction_files
 
+    require_effect(overrides, OBEYED, "tools/test.py")
     common = {"out": args.out, "definition": args.definition, "submit": args.submit}
     if args.predictions:
         score_prediction_files(args.predictions, settings.load(files[0], overrides), ids=args.ids, **common)

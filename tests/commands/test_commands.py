@@ -71,3 +71,13 @@ def test_without_a_network_the_retries_of_the_hub_are_not_told(capfd):
 
     assert main([]) == 2
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("word", ["optim.lr=1", "train.iterations=3", "augment.flip=0", "track.name=a", "loss=[]"])
+def test_a_typed_setting_that_scoring_and_export_would_ignore_is_refused(saved, shapes, tmp_path, capsys, word):
+    scoring = ["--checkpoint", str(saved), f"data.root={shapes}", "--out", str(tmp_path / "scores"), word]
+    exporting = ["--checkpoint", str(saved), "--format", "onnx", "--out", str(tmp_path / "m.onnx"), word]
+    for main, words in ((test_command.main, scoring), (export.main, exporting)):
+        assert main(words) == 2
+        assert f"{word.partition('=')[0]}: has no effect on tools/" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
