@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -229,3 +230,11 @@ def test_a_file_with_a_path_that_leads_out_reads_nothing_there(tmp_path, capsys)
         text(tmp_path / "in" / "x.json", coco_file([name], [shape]))
         assert main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--unlabelled", "ignore"]) == 2
         assert "there is no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["faster_coco_eval.mask_api_new_cpp", "shapely"])
+def test_without_the_extra_the_way_to_it_is_told(export, tmp_path, capsys, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    assert main([str(export), "--out", str(tmp_path / "out"), "--unlabelled", "background"]) == 2
+    assert "pip install 'hrseg[import]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
