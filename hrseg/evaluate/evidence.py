@@ -38,7 +38,6 @@ def write_evidence(
         **evaluation.scores.to_plain(),
         "split": split,
         "images": len(evaluation.per_image),
-        "seconds": evaluation.seconds,
         "checkpoint": None if checkpoint_path is None else _identity(checkpoint_path, step),
         "averaged_with": [_identity(*other) for other in averaged_with] or None,
         "config": config.to_plain(),

@@ -19,13 +19,14 @@ from hrseg.errors import DataError
 from hrseg.evaluate.comparison import MAY_DIFFER, require_same_data
 from hrseg.metrics import PerImage, mean_interval, summed_scores
 from hrseg.report.run_folder import differing_settings
+from hrseg.tracking import read_log
 
 SIDE = 512  # pixels of the image whose multiplications are counted, where the settings name no crop
 HEADS = ("method", "seeds", "mean IoU %", "std over seeds", "95 % interval", "parameters, M", "GMACs", "s/image")
 
 
 class Method(NamedTuple):
-    """The runs that differ in the seed alone. std: over the seeds, NaN for one. seconds: an image, as it was scored."""
+    """The runs that differ in the seed alone. std: over the seeds, NaN for one. seconds: an image, in the last validation."""
 
     name: str
     seeds: int
@@ -58,7 +59,7 @@ def methods_of_runs(folders: Sequence[Path], runs: Sequence[PerImage], definitio
         measures = [summed_scores(runs[n], definition or runs[n].definition)["miou"] for n in group]
         values = [float(m.value()) for m in measures]
         parameters, macs = _size(metrics[group[0]]["config"], runs[group[0]])
-        timed = [metrics[n]["seconds"] / metrics[n]["images"] for n in group if metrics[n].get("seconds")]
+        timed = [seconds / metrics[n]["images"] for n in group if (seconds := _validation_s(folders[n]))]
         found.append(
             Method(
                 _name(metrics[group[0]]["config"], firsts, [folders[n] for n in group]),
@@ -122,6 +123,13 @@ def _metrics(folder: Path) -> dict[str, Any]:
         what = f"is not the metrics.json of an evaluated run: {error}."
         raise DataError(path, what, "Score it again: tools/test.py.") from None
     return found
+
+
+def _validation_s(folder: Path) -> float | None:
+    """How long the last validation of a run took, from its log.jsonl."""
+    path = (folder if folder.is_dir() else folder.parent) / "log.jsonl"
+    records = read_log(path) if path.is_file() else []
+    return next((r.get("time_s") for r in reversed(records) if r["kind"] == "val"), None)
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -121,7 +121,8 @@ def six(tmp_path):
             run(better, 10 * method + seed).save(folder / "per_image.npz")
             settings = Config().to_plain()
             settings["run"]["seed"], settings["optim"]["lr"] = seed, 0.1 * (method + 1)
-            plain = {"config": settings, "images": 30, "seconds": 3.0 + seed}
+            plain = {"config": settings, "images": 30}
+            (folder / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "val", "time_s": 3.0 + seed}) + "\n")
             (folder / "metrics.json").write_text(json.dumps(plain))
             made.append(str(folder))
     return made
