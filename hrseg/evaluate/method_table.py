@@ -26,7 +26,10 @@ HEADS = ("method", "seeds", "mean IoU %", "std over seeds", "95 % interval", "pa
 
 
 class Method(NamedTuple):
-    """The runs that differ in the seed alone. std: over the seeds, NaN for one. seconds: an image, in the last validation."""
+    """The runs that differ in the seed alone.
+
+    std: over the seeds, NaN for one. seconds: an image, in the last validation.
+    """
 
     name: str
     seeds: int
