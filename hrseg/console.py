@@ -20,7 +20,10 @@ from tqdm import tqdm
 
 from hrseg.errors import ConfigError, HrsegError, first_line
 
-LESS_MEMORY = "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate."
+LESS_MEMORY = (
+    "Use smaller images (augment.crop, eval.window), a smaller batch_size, a larger train.accumulate; in predicting, a "
+    "smaller --batch or --tile."
+)
 
 SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -86,8 +89,9 @@ def expand_home(word: str) -> str:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Python's and numpy's MemoryError, torch's on CUDA and on the CPU, OpenCV's."""
-    texts = ("can't allocate memory", "Insufficient memory", "Failed to allocate")
+    """Python's and numpy's MemoryError, torch's on CUDA (and its libraries') and on the CPU, OpenCV's."""
+    texts = ("can't allocate memory", "Insufficient memory", "Failed to allocate", "CUDA error: out of memory",
+             "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")  # fmt: skip
     return (
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)

@@ -77,9 +77,9 @@ def process_group(device: torch.device) -> Iterator[None]:
 def _is_loss_of_another(error: Exception) -> bool:
     """Whether a collective operation failed because another process is gone, rather than by this one's fault."""
     text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
-    )
+    signs = ("gloo/transport", "Connection closed by peer", "Connection reset by peer",
+             "ncclRemoteError", "NCCL communicator was aborted")  # fmt: skip
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -121,7 +121,8 @@ def gather(value: Any) -> list[Any]:
 
 def barrier() -> None:
     if active():
-        dist.barrier()
+        # NCCL would have to guess the GPU.
+        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
 
 def wait_for_main() -> None:

@@ -28,6 +28,8 @@ def set_up(device_name: str, *, threads: int | None = None, deterministic: bool 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not deterministic
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # for what asks for no device: streams, memory that is pinned, collectives
     return device
 
 

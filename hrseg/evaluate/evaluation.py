@@ -77,7 +77,8 @@ def answers(
     was_training = model.training
     model.eval()
     run, precision = model, plan.precision
-    if plan.backend != "none" and precision != "fp16" and len(dataset) >= FEW_IMAGES * distributed.world_size():
+    follows = precision != "fp16" or device.type == "cuda"  # the fast form on the CPU has no fp16
+    if plan.backend != "none" and follows and len(dataset) >= FEW_IMAGES * distributed.world_size():
         run, precision = fast_form(model, plan.backend, precision), "fp32"
     normalise = Normalise(normalisation).to(device)
     loader = eval_loader(
@@ -96,7 +97,7 @@ def answers(
             else:
                 size = dataset.image_size(batch.indices[0])
             labels, confidence, sampled = predict(
-                run, batch.image.to(device), plan.inference, normalise, precision, size
+                run, batch.image.to(device, non_blocking=True), plan.inference, normalise, precision, size
             )
             losses: list[float | None] = [None] * len(batch.names)
             if criterion is not None and batch.target is not None:

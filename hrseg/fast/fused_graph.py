@@ -37,6 +37,8 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], r
     """A convolution, then a ReLU if asked. shape: stride, padding, dilation, groups."""
     if torch_private.can_fuse_convolution(x):
         return torch_private.convolution(x, weight, bias, shape, relu)
+    if relu and x.is_cuda and (fused := torch_private.cudnn_convolution(x, weight, bias, shape)) is not None:
+        return fused
     y = F.conv2d(x, weight, bias, *shape)
     return F.relu_(y) if relu else y
 
@@ -47,6 +49,8 @@ def conv_add(
     """A convolution added to `other`, then a ReLU if asked. inplace: the result may take the place of `other`."""
     if torch_private.can_fuse_convolution(x):
         return torch_private.convolution_add(x, weight, bias, shape, relu, other, inplace)
+    if relu and x.is_cuda and (fused := torch_private.cudnn_convolution(x, weight, bias, shape, other)) is not None:
+        return fused
     y = F.conv2d(x, weight, bias, *shape).add_(other)
     return F.relu_(y) if relu else y
 
@@ -206,8 +210,8 @@ class _Fusing:
             if isinstance(weight, Tensor) and not isinstance(bias, fx.Node):
                 return self._convolution(node, weight, bias, *(arguments.get(n, usual) for n, usual in SHAPE.items()))
         # Others that come of it, such as timm's with an activation inside, are followed.
-        plain = type(module) in (nn.BatchNorm2d, WideBatchNorm2d)
-        if plain and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        plain = type(module) in (nn.BatchNorm2d, WideBatchNorm2d, nn.SyncBatchNorm)
+        if plain and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module.running_mean is not None:
             below = self._known[args[0]]
             if isinstance(below, _Sum) and not below.relu and below.convolutions_only():
                 return self._normalised(below, module)
@@ -231,7 +235,7 @@ class _Fusing:
             return self._in_groups(below, weight, bias)
         return _Sum((_Conv(self._value(source), weight, bias, (*pairs, groups)),))
 
-    def _normalised(self, below: _Sum, bn: nn.BatchNorm2d) -> _Sum:
+    def _normalised(self, below: _Sum, bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> _Sum:
         """What a batch norm makes of convolutions: their weights scaled, and its shift once."""
         assert bn.running_mean is not None and bn.running_var is not None
         scale = torch.rsqrt(bn.running_var + bn.eps)

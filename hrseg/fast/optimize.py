@@ -12,17 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from hrseg.errors import ConfigError, nearest
+from hrseg.errors import ConfigError, first_line, nearest
 from hrseg.fast import engines
+from hrseg.fast.cuda_graphs import Recorder
 from hrseg.fast.fused_graph import evaluating, fuse_model, in_channels_last
+from hrseg.runtime import PRECISIONS
 
 log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "torch", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
-MAX_SIZES = 8  # that have an engine; others are answered by the torch form
+Precision = Literal["fp32", "bf16", "fp16"]
+MAX_SIZES = 8  # that have an engine or a recording; others are answered by the torch form
 WAY_OUT = "backend=torch always works."
 TOLERANCE = 1e-4  # of the largest value: far above rounding, far below any mistake
+REPLAY_TOLERANCE = 1e-2  # on a GPU two kernels of one convolution may round to TF32 or 16 bits differently
 
 
 def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -> Optimized:
@@ -30,8 +33,9 @@ def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -
 
     Logits in fp32 differ by less than 1e-5 of their maximum. The model itself stays as it is, and its later changes do
     not show. backend: auto takes OpenVINO or onnxruntime for models on the CPU, where they are installed, once an image
-    size comes again; named, an engine is prepared with the first image of a size, in a second or two. A model that
-    cannot be followed is run as it is. precision: of weights and features; logits are float32.
+    size comes again; named, an engine is prepared with the first image of a size, in a second or two. On a GPU a size
+    that comes again is recorded as a CUDA graph. A model that cannot be followed is run as it is. precision: of weights
+    and features, fp16 on a GPU only; logits are float32.
     Raises ConfigError for unknown values, a backend that is not installed, and one that cannot run the model.
     """
     if backend not in get_args(Backend):
@@ -39,6 +43,8 @@ def optimize(model: nn.Module, backend: str = "auto", precision: str = "fp32") -
     if precision not in get_args(Precision):
         raise ConfigError("precision", f"no precision '{precision}'.", nearest(precision, get_args(Precision)))
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("precision", f"fp16 is for GPUs, the model is on {device}.", "Use bf16 or fp32.")
     possible = engines.installed_engines(precision) if device.type == "cpu" else []
     if backend in engines.ENGINES and backend not in possible:
         raise ConfigError("backend", f"{backend} {_why_not(backend, precision, device)}.", WAY_OUT)
@@ -84,10 +90,10 @@ def _stride(model: nn.Module) -> int:
     return int(model.encoder.output_stride)  # type: ignore[union-attr, arg-type]
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
     if isinstance(a, tuple):
-        return all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+        return all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    return bool((a - b).abs().max() <= tolerance * b.abs().max())
 
 
 class Optimized(nn.Module):
@@ -100,7 +106,9 @@ class Optimized(nn.Module):
         self.backend = engine or "torch"
         self._stride = _stride(model) if getattr(model, "requires_divisible_input_shape", False) else 1
         self._precision, self._at_once = precision, at_once
-        self._dtype = torch.bfloat16 if precision == "bf16" and engine is None else torch.float32
+        self._dtype = PRECISIONS[precision] if engine is None else torch.float32
+        self._recorder: Recorder | None = None
+        self._recordable = form is not None
         self._seen: Counter[torch.Size] = Counter()
         self._engines: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
         self.eval()
@@ -118,11 +126,18 @@ class Optimized(nn.Module):
             return tuple(part.float() for part in y)
         return y.float() if x is image else y.float()[..., :height, :width]
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._engines.clear()  # recordings know where in memory the weights were
+        self._recorder = None
+        return super()._apply(*args, **kwargs)
+
     def _answer(self, x: Tensor) -> Any:
         if x.shape in self._engines:
             return self._engines[x.shape](x)
         y = self._torch(x.contiguous(memory_format=torch.channels_last))
         self._seen[x.shape] += 1
+        if x.is_cuda and len(self._engines) < MAX_SIZES and self._seen[x.shape] > 1:
+            self._record(x, y)
         if self.backend != "torch" and len(self._engines) < MAX_SIZES and (self._at_once or self._seen[x.shape] > 1):
             assert isinstance(self._torch, fx.GraphModule)
             engine = engines.prepare_engine(self.backend, self._torch, x.shape, self._precision)
@@ -132,3 +147,19 @@ class Optimized(nn.Module):
             else:
                 self._engines[x.shape] = engine
         return y
+
+    def _record(self, x: Tensor, y: Any) -> None:
+        """Record this size as a CUDA graph, if the recording answers as the form did; else go on without."""
+        if not self._recordable:
+            return
+        self._recorder = self._recorder or Recorder(self._torch)
+        try:
+            replay = self._recorder.record(x)
+            reason = "" if _same(replay(x), y, REPLAY_TOLERANCE) else "it gives other logits"
+        except RuntimeError as error:  # what cannot be recorded, or too little memory for it
+            reason = first_line(error)
+        if reason:
+            log.warning("No CUDA graph for images of %s, kernels are launched one by one: %s.", tuple(x.shape), reason)
+            self._recordable = False
+        else:
+            self._engines[x.shape] = replay

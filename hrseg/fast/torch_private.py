@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +71,37 @@ def convolution_add(
     return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *rest)
 
 
+def cudnn_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, shape: ConvShape, other: Tensor | None = None
+) -> Tensor | None:
+    """cuDNN's convolution, added to `other` where given, and a ReLU, all in one kernel; None where there is none.
+
+    Which combinations of types, channels and sizes have such a kernel is known by trying.
+    """
+    if not cudnn_fused_convolution_works(x.dtype):
+        return None
+    key = (x.dtype, tuple(x.shape), tuple(weight.shape), str(shape), other is None)
+    return None if key in _without_kernel else _tried(key, x, weight, bias, shape, other)
+
+
+_without_kernel: set[Any] = set()
+
+
+def _tried(
+    key: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shape: ConvShape, other: Tensor | None
+) -> Tensor | None:
+    try:
+        if other is None:
+            return torch.cudnn_convolution_relu(x, weight, bias, *shape)
+        return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *shape)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        log.debug("cuDNN has no fused kernel for %s: %s", key, error)
+        _without_kernel.add(key)
+        return None
+
+
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance per channel of [N, C, H, W], both [C], in one pass."""
     return torch.batch_norm_update_stats(x, None, None, 0)
@@ -95,7 +127,7 @@ def batch_norm_parameter_gradients(dy: Tensor, x: Tensor, mean: Tensor, rsqrt: T
 def _answers_like(private: Callable[[], Sequence[Tensor]], public: Callable[[], Sequence[Tensor]], what: str) -> bool:
     """Whether two ways give the same to rounding; what the private one raises counts as another answer."""
     try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             pairs = list(zip(private(), public(), strict=True))
             same = all(torch.allclose(a.float(), b.float(), rtol=0.03, atol=0.03) for a, b in pairs)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -133,6 +165,31 @@ def fused_convolution_works(dtype: torch.dtype) -> bool:
         return [y, y.relu(), total, total, total.relu(), total.relu()]
 
     return _answers_like(private, public, "oneDNN's convolution with an addition and a ReLU")
+
+
+@functools.cache
+def cudnn_fused_convolution_works(dtype: torch.dtype) -> bool:
+    """Whether cuDNN's fused convolutions exist here and compute what F.conv2d, an addition and a ReLU compute."""
+    if not torch.cuda.is_available() or not torch.backends.cudnn.is_available():
+        return False
+
+    def values(first: float, last: float, *size: int) -> Tensor:
+        tensor = torch.linspace(first, last, math.prod(size)).reshape(size).to("cuda", dtype)
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    x, weight, other = values(-1, 1, 2, 16, 6, 5), values(0.1, -0.1, 8, 16, 3, 3), values(-2, 2, 2, 8, 3, 5)
+    bias = torch.linspace(-0.1, 0.1, 8).to("cuda", dtype)
+    shape: ConvShape = ([2, 1], [1, 1], [1, 1], 1)
+
+    def private() -> Sequence[Tensor]:
+        plain = torch.cudnn_convolution_relu(x, weight, bias, *shape)
+        return [plain, torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *shape)]
+
+    def public() -> Sequence[Tensor]:
+        y = F.conv2d(x.float(), weight.float(), bias.float(), *shape)
+        return [y.relu(), (y + other.float()).relu()]
+
+    return _answers_like(private, public, "cuDNN's convolution with an addition and a ReLU")
 
 
 @functools.cache

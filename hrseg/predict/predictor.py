@@ -143,7 +143,7 @@ class Predictor:
         """Logits [N, K, H, W] of images [N, C, H, W] in the models' range of values."""
         self._passes += 1
         # From here on it is worth the seconds that it takes.
-        if self._passes == FEW_IMAGES and self.precision != "fp16":
+        if self._passes == FEW_IMAGES and (self.precision != "fp16" or self.device.type == "cuda"):
             self.network, self._autocast = fast_form(self.network, "auto", self.precision), "fp32"
         tensor = images.to(self.device).float()
         with torch.autocast(self.device.type, PRECISIONS[self._autocast], enabled=self._autocast != "fp32"):
