@@ -2,8 +2,10 @@
 PYTHON ?= python3
 EXTRAS ?= test
 BIN := .venv/bin
+OUT ?= runs/gpu
+WHEELS ?= .whl
 
-.PHONY: demo test test-long check bench docs clean
+.PHONY: demo test test-long check bench gpu docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m hrseg.toycity --out data/toycity
@@ -24,6 +26,17 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python tools/benchmark.py all --short --markdown docs/benchmarks.md
+
+# With the python3 that is there if its PyTorch sees a GPU, and with the wheels in WHEELS if it lacks packages; else .venv.
+gpu:
+	@if $(PYTHON) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" 2>/dev/null; then \
+	  if ls $(WHEELS)/*.whl >/dev/null 2>&1; then \
+	    $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(WHEELS)/site $(WHEELS)/*.whl; \
+	  fi; \
+	  PYTHONPATH=$(abspath $(WHEELS))/site:$(CURDIR) $(PYTHON) tools/benchmark.py gpu --out $(OUT); \
+	else \
+	  $(MAKE) --no-print-directory .venv/installed && $(BIN)/python tools/benchmark.py gpu --out $(OUT); \
+	fi
 
 .venv/installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

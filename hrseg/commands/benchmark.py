@@ -19,6 +19,10 @@ from hrseg.made_files import require_replaceable
 def main(argv: Sequence[str]) -> int:
     """Measure, print a table of ratios, and end with one line of JSON."""
     args = parse_words(argv)
+    if args.what == "gpu":
+        from hrseg.benchmark.gpu import prove_measure_learn
+
+        return prove_measure_learn(args.out, only=args.only or ())
     import torch
 
     from hrseg import runtime
@@ -65,10 +69,11 @@ def parse_words(argv: Sequence[str]) -> argparse.Namespace:
         "examples:\n"
         "  tools/benchmark.py loss\n"
         "  tools/benchmark.py model --variant w48 --size 512x1024 --json w48.json\n"
+        "  tools/benchmark.py gpu --out runs/gpu\n"
         "  tools/benchmark.py all --short --markdown docs/benchmarks.md",
     )
     add = arguments.add_argument
-    add("what", choices=[*SUBJECTS, "all"])
+    add("what", choices=[*SUBJECTS, "all", "gpu"], help="all: of those before it; gpu: all of `make gpu`")
     add("--variant", help="of the HRNet (default: w18, and w48 for inference)")
     add("--size", type=image_size, default=(512, 1024), metavar="HxW", help="of the image (default: 512x1024)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -77,6 +82,8 @@ def parse_words(argv: Sequence[str]) -> argparse.Namespace:
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine that is not quiet")
     add("--allocator", choices=("system", "keep"), default="system", help="keep: as hrseg's commands set it")
     add("--short", action="store_true", help="leave out peers that take minutes to prepare")
+    add("--out", type=Path, default=Path("runs/gpu"), metavar="DIR", help="gpu: receives what is found (%(default)s)")
+    add("--only", action="append", choices=("right", "measured", "learns"), help="gpu: this part; may be repeated")
     add("--json", type=Path, metavar="PATH", help="also write the last line there")
     add("--markdown", type=Path, metavar="PATH", help="write the tables there")
     return arguments.parse_args(argv)

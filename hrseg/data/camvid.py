@@ -13,6 +13,7 @@ from hrseg.errors import DataError, nearest
 from hrseg.task import IGNORE_INDEX, LabelSpace, SegmentationClass
 
 VOID = 11
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 CLASSES = (
     SegmentationClass("sky", (128, 128, 128)),
     SegmentationClass("building", (128, 0, 0)),
@@ -30,24 +31,27 @@ LAYOUT = "train/ and trainannot/, val/ and valannot/, test/ and testannot/, file
 
 
 class CamVid(Pairs):
-    """Index masks 0..10; 11 is void and ignored. split: train, val, test."""
+    """Index masks 0..10; 11 is void and ignored. split: train, val, test, or trainval for the first two together."""
 
     table: ValueTable
 
     def __init__(self, root: str | Path, split: str):
         self.root = Path(root)
-        if split not in ("train", "val", "test"):
-            raise DataError(self.root, f"CamVid has no split '{split}'.", nearest(split, ("train", "val", "test")))
+        if split not in SPLITS:
+            raise DataError(self.root, f"CamVid has no split '{split}'.", nearest(split, SPLITS))
         self.space = LabelSpace(CLASSES)
         self.table = ValueTable({**{i: i for i in range(VOID)}, VOID: IGNORE_INDEX})
-        found = list_files(self.root / split, (".png",))
-        self.masks = self.root / f"{split}annot"
-        if not found:
-            raise DataError(self.root / split, "holds no PNG.", f"data.root is the folder with {LAYOUT}")
-        if not self.masks.is_dir():
-            raise DataError(self.masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
-        self.names, self.images = compact_names(found), compact_paths(found.values())
-        self.targets = compact_paths(f"{self.masks}/{name}.png" for name in found)
+        self.parts, images, targets = SPLITS[split], {}, {}
+        for part in self.parts:
+            found, masks = list_files(self.root / part, (".png",)), self.root / f"{part}annot"
+            if not found:
+                raise DataError(self.root / part, "holds no PNG.", f"data.root is the folder with {LAYOUT}")
+            if not masks.is_dir():
+                raise DataError(masks, "no such folder.", f"data.root is the folder with {LAYOUT}")
+            images |= found
+            targets |= {name: f"{masks}/{name}.png" for name in found}
+        self.names, self.images = compact_names(images), compact_paths(images.values())
+        self.targets = compact_paths(targets.values())
 
     def cluster(self, i: int) -> str:
         """The recorded sequence: 0016E5 of 0016E5_07959."""
@@ -58,4 +62,7 @@ class CamVid(Pairs):
 
     def strays(self) -> list[str]:
         names = set(self.names)
-        return masks_without_image(p for name, p in list_files(self.masks, (".png",)).items() if name not in names)
+        annotations = (
+            item for part in self.parts for item in list_files(self.root / f"{part}annot", (".png",)).items()
+        )
+        return masks_without_image(path for name, path in annotations if name not in names)
