@@ -69,14 +69,9 @@ def _run(part: str, out: Path, limit_s: float) -> int:
     environment = os.environ | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "HRSEG_GPU_RESULTS": str(out / "results.jsonl"),
+        "HRSEG_GPU_RESULTS": str(out.resolve() / "results.jsonl"),
     }
-    if part == "right":
-        words = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", "-p", "hrseg.benchmark.gpu_tests", "-rf"]
-        words += ["--tb=short", "-p", "no:cacheprovider"]
-    else:
-        module = "gpu_measured" if part == "measured" else "gpu_learns"
-        words = [sys.executable, "-m", f"hrseg.benchmark.{module}", str(out / "results.jsonl"), str(limit_s - 5)]
+    words = words_of(part, out, limit_s)
     with (out / f"{part}.txt").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True)  # fmt: skip
@@ -85,6 +80,15 @@ def _run(part: str, out: Path, limit_s: float) -> int:
         except subprocess.TimeoutExpired:
             _end(process)
             return 124
+
+
+def words_of(part: str, out: Path, limit_s: float) -> list[str]:
+    """The command of a part."""
+    if part == "right":
+        plugins = ["-p", "hrseg.benchmark.gpu_tests", "-p", "no:cacheprovider"]
+        return [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", "tests/export", "-rf", "--tb=short", *plugins]
+    module = {"measured": "gpu_measured", "learns": "gpu_learns"}[part]
+    return [sys.executable, "-m", f"hrseg.benchmark.{module}", str(out.resolve() / "results.jsonl"), str(limit_s - 5)]
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -100,7 +104,13 @@ def _end(process: subprocess.Popen) -> None:
 def write(path: Path, record: Mapping[str, Any]) -> None:
     """Add a line to a JSON-lines file."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write("\n" * _is_cut(path) + json.dumps(record) + "\n")
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the last line has no end: its writer was stopped."""
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from hrseg.errors import ConfigError
 if TYPE_CHECKING:
     from hrseg.build.trained_model import TrainedModel
 
-FORMATS = ("onnx", "openvino", "torch.export", "torchscript", "hub")
+FORMATS = ("onnx", "openvino", "tensorrt", "torch.export", "torchscript", "hub")
 
 
 OBEYED = ("data", "augment.crop", "eval.definition")
@@ -61,7 +61,7 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     precision.add_argument("--half", action="store_const", const="fp16", dest="precision", help="weights in 16 bits")
     precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
     precision.add_argument("--int8", action="store_const", const="int8", dest="precision",
-                           help="onnx: convolutions in 8 bits, calibrated on training images")  # fmt: skip
+                           help="onnx, tensorrt: convolutions in 8 bits, calibrated on training images")  # fmt: skip
     add("--licence", help="hub: the hub's name for the model's licence, e.g. cc-by-4.0")
     add("--picture", type=Path, metavar="PATH", help="hub: an image to show segmented in the card")
     add("--push", metavar="OWNER/NAME", help="hub: upload the folder there (network)")

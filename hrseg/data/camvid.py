@@ -41,7 +41,9 @@ class CamVid(Pairs):
             raise DataError(self.root, f"CamVid has no split '{split}'.", nearest(split, SPLITS))
         self.space = LabelSpace(CLASSES)
         self.table = ValueTable({**{i: i for i in range(VOID)}, VOID: IGNORE_INDEX})
-        self.parts, images, targets = SPLITS[split], {}, {}
+        self.parts = SPLITS[split]
+        images: dict[str, str] = {}
+        targets: dict[str, str] = {}
         for part in self.parts:
             found, masks = list_files(self.root / part, (".png",)), self.root / f"{part}annot"
             if not found:

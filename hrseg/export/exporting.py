@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 
 from hrseg.build.trained_model import TrainedModel
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.export import int8
+from hrseg.export import int8, tensorrt
 from hrseg.export.deployable import Deployed, input_type
 from hrseg.export.formats import FORMATS
 from hrseg.export.onnx_file import SMALLEST
@@ -23,6 +24,7 @@ from hrseg.installed_packages import versions
 from hrseg.made_files import require_replaceable
 from hrseg.task import Task
 
+IN_8_BITS = ("onnx", "tensorrt")
 USUAL_SIZE = (512, 512)  # where training took no crop
 
 
@@ -53,7 +55,7 @@ def export(
     The file takes images with stored values, [N, C, H, W], and returns float32 logits [N, K, H, W] at their size.
     size: (height, width) of the images, by default the training crop. dynamic: any number of images of any size from
     64. argmax: class indices instead, uint8 [N, H, W]. normalised: images come normalised, float32. precision: fp32,
-    fp16, bf16, or int8 (onnx). checkpoint: where the model comes from, for the metadata.
+    fp16, bf16, or int8 (onnx, tensorrt). checkpoint: where the model comes from, for the metadata.
     Raises HrsegError, and leaves no file, where the file does not answer as the model does: below 99.99 % equal class
     indices, 99.9 % in fp16, 99.5 % in bf16; or where int8 costs more than 0.5 points of mean IoU.
     """
@@ -63,11 +65,11 @@ def export(
         raise ConfigError(f"--out {out}", f"a file of {format} ends in {target.ending}.")
     for path in (out, description_path(out)):
         require_replaceable(path)
-    if precision not in (*target.precisions, *(["int8"] if format == "onnx" else [])):
-        known = ", ".join(name for name, f in FORMATS.items() if precision in f.precisions) or "onnx"
-        raise ConfigError(
-            f"--format {format}", f"its runtime has no {precision} on CPUs.", f"Formats that have it: {known}."
-        )
+    if precision not in (*target.precisions, *(["int8"] if format in IN_8_BITS else [])):
+        known = ", ".join(name for name, f in FORMATS.items() if precision in f.precisions) or ", ".join(IN_8_BITS)
+        raise ConfigError(f"--format {format}", f"its runtime has no {precision}.", f"Formats that have it: {known}.")
+    if format == "tensorrt":
+        tensorrt.require_tensorrt()
     if dynamic and min(size) < SMALLEST:
         raise ConfigError(f"--size {size[0]}x{size[1]}", f"sides need at least {SMALLEST} pixels.")
     try:
@@ -86,7 +88,9 @@ def export(
         path, cost = Path(unverified) / out.name, None
         example = torch.zeros(2 if dynamic else 1, loaded.normalisation.channels, *size).to(dtype)
         try:
-            if precision == "int8":
+            if precision == "int8" and format == "tensorrt":
+                cost = tensorrt.write_engine(partial(int8.write_int8, loaded), module, example, path, dynamic, metadata)
+            elif precision == "int8":
                 cost = int8.write_int8(loaded, module, example, path, dynamic, metadata)
             else:
                 target.write(module, example, path, dynamic, metadata)

@@ -15,6 +15,7 @@ from torch import Tensor
 from hrseg.errors import HrsegError
 from hrseg.export.deployable import Deployed
 from hrseg.export.onnx_file import dynamic_dimensions, quiet, to_onnx
+from hrseg.export.tensorrt import run_engine, write_engine
 from hrseg.fast.engines import openvino_core
 
 METADATA = "hrseg"  # the name of the metadata inside a file; it is JSON
@@ -34,6 +35,10 @@ def _write_openvino(module: Deployed, example: Tensor, path: Path, dynamic: bool
         model = openvino.convert_model(between)
         model.set_rt_info(json.dumps(metadata), METADATA)
         openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+
+
+def _write_tensorrt(module: Deployed, example: Tensor, path: Path, dynamic: bool, metadata: Mapping[str, Any]) -> None:
+    write_engine(_write_onnx, module, example, path, dynamic, metadata)
 
 
 def _write_torch_export(
@@ -74,7 +79,7 @@ def _run_torchscript(path: Path) -> Runner:
 
 
 class Format(NamedTuple):
-    """A file's ending, the network's precisions that its runtime has on a CPU, its writer and its runtime."""
+    """A file's ending, the network's precisions that its runtime has, its writer and its runtime."""
 
     ending: str
     precisions: tuple[str, ...]
@@ -86,6 +91,7 @@ class Format(NamedTuple):
 FORMATS = {
     "onnx": Format(".onnx", ("fp32", "fp16"), _write_onnx, _run_onnx),
     "openvino": Format(".xml", ("fp32", "fp16"), _write_openvino, _run_openvino),
+    "tensorrt": Format(".engine", ("fp32", "fp16"), _write_tensorrt, run_engine),
     "torch.export": Format(".pt2", ("fp32", "fp16", "bf16"), _write_torch_export, _run_torch_export),
     "torchscript": Format(".pt", ("fp32", "fp16", "bf16"), _write_torchscript, _run_torchscript),
 }

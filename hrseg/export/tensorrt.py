@@ -45,7 +45,9 @@ def write_engine(
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(onnx)):
-            raise HrsegError("tensorrt", f"cannot read the ONNX file: {parser.get_error(0).desc()}", "Use --format onnx.")
+            raise HrsegError(
+                "tensorrt", f"cannot read the ONNX file: {parser.get_error(0).desc()}", "Use --format onnx."
+            )
         settings = builder.create_builder_config()
         if dynamic:
             profile, channels = builder.create_optimization_profile(), example.shape[1]

@@ -6,14 +6,26 @@ is recorded in the time of a few answers and needs no compiler; torch.compile ta
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 WARM_UP = 3  # answers before the recording: cuDNN picks its kernels and cuBLAS its workspace, both forbidden in one
+
+
+@contextlib.contextmanager
+def kernels_timed(wanted: bool) -> Iterator[None]:
+    """Whether cuDNN times its kernels for each new image size, inside: seconds that only a size that comes again repays."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class Recorder:
@@ -33,7 +45,8 @@ class Recorder:
 
         Raises RuntimeError where the module does what cannot be recorded, torch.OutOfMemoryError.
         """
-        with self._one_at_a_time, torch.cuda.device(image.device), torch.autocast("cuda", enabled=False):
+        timed = kernels_timed(not torch.are_deterministic_algorithms_enabled())
+        with self._one_at_a_time, torch.cuda.device(image.device), torch.autocast("cuda", enabled=False), timed:
             if self._stream is None:
                 self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
             given = image.clone(memory_format=torch.channels_last)

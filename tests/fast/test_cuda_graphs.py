@@ -72,3 +72,17 @@ def test_synchronised_batch_norm_is_folded_too():
     model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(hrseg.HRNetV2("hrnetv2_w18_small_v1").eval())
     fast = optimize(model, "torch")
     assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in fast.modules())
+
+
+def test_a_size_seen_once_costs_no_timing_of_kernels(on_gpu, monkeypatch):
+    fast, *_ = on_gpu
+    timed, form = [], fast._torch.forward
+
+    def forward(x):
+        timed.append(torch.backends.cudnn.benchmark)
+        return form(x)
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(fast._torch, "forward", forward)
+    fast(torch.zeros(1, 3, 32, 32))
+    assert timed == [False] and torch.backends.cudnn.benchmark

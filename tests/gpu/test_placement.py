@@ -80,7 +80,7 @@ def plan_of(root, *, arch="hrnetv2", **train):
             {
                 "model": {"encoder": "hrnetv2_w18_small_v1", "arch": arch},
                 "data": {"dataset": "folder", "root": str(root), "workers": 0, "check": False},
-                "augment": {"crop": [32, 32]},
+                "augment": {"crop": [48, 64]},
                 "loss": [
                     {"name": "ohem", "class_weights": [1, 2, 3]},
                     {"name": "cross_entropy", "output": "aux" if arch == "ocrnet" else "main", "weight": 0.4},
@@ -125,38 +125,39 @@ def test_a_batch_left_on_the_cpu_is_found(shapes, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "how",
-    [{}, {"mode": "slide", "window": [32, 32], "scales": [0.75, 1.0], "flip": True, "turns": True, "batch_size": 2}],
-    ids=str,
+    "how", [{}, {"mode": "slide", "window": [48, 48], "scales": [1.0, 1.5], "flip": True}], ids=str
 )
-def test_an_evaluation_with_the_fast_form(shapes, monkeypatch, how):
+def test_answers_of_the_fast_form(shapes, monkeypatch, how):
     monkeypatch.setattr(evaluation, "FEW_IMAGES", 1)
     with fake_gpu():
         plan = plan_of(shapes)
         inference = evaluation.Inference.from_config(settings.parse({"eval": how}).eval, Task.MULTICLASS)
-        validation = plan.validation.__class__(inference, backend="torch", batch_size=how.get("batch_size", 1))
-        found = evaluation.evaluate(plan.model, plan.val_set, validation, plan.normalisation, device=CUDA)
-    assert found.per_image.total().sum() == 2 * 47 * 64
+        found = answers_of(plan, evaluation.EvaluationPlan(inference, backend="torch", batch_size=2))
+    assert [(answer.place, answer.prediction.shape) for answer in found] == [(0, (48, 64)), (1, (48, 64))]
+
+
+def answers_of(plan, how):
+    return list(evaluation.answers(plan.model, plan.val_set, how, plan.normalisation, device=CUDA))
 
 
 def test_normalisation_left_on_the_cpu_is_found(shapes, monkeypatch):
     monkeypatch.setattr(Normalise, "to", lambda module, device: module)
     with fake_gpu(), pytest.raises(RuntimeError, match="same device"):
         plan = plan_of(shapes)
-        evaluation.evaluate(plan.model, plan.val_set, plan.validation, plan.normalisation, device=CUDA)
+        answers_of(plan, plan.validation)
 
 
 def test_predictions_whole_resized_and_in_tiles(saved, monkeypatch):
     members = load_trained_models([saved])
     monkeypatch.setattr(predicting, "load_trained_models", lambda *_, **__: members)
     monkeypatch.setattr(predicting, "FEW_IMAGES", 2)  # the first picture by the model, the others by its fast form
-    photo = np.zeros((150, 300, 3), np.uint8)
+    photo = np.zeros((32, 64, 3), np.uint8)
     with fake_gpu():
-        predictor = predicting.Predictor(saved, "cuda", flip=True, scales=[0.5, 1.0], tile=0, precision="bf16")
-        assert predictor(photo, probabilities=True).probabilities.shape == (3, 150, 300)
-        predictor.tile = 128
-        predictor.inference = predicting.Inference(Task.MULTICLASS)
-        assert predictor(np.zeros((300, 300, 3), np.uint8)).labels.shape == (300, 300)
-        predictor.short_side = 64
-        assert predictor(photo).labels.shape == (150, 300)
-        assert len(predictor.batch_bands([photo, photo])) == 2
+        predictor = predicting.Predictor(saved, "cuda", flip=True, tile=0)
+        assert predictor(photo, probabilities=True).probabilities.shape == (3, 32, 64)
+        predictor.tile, predictor.inference = 128, predicting.Inference(Task.MULTICLASS)
+        with monkeypatch.context() as patch:
+            patch.setattr(predictor, "_in_tiles", lambda size: True)
+            assert predictor(np.zeros((96, 200, 3), np.uint8)).labels.shape == (96, 200)
+        predictor.short_side = 48
+        assert predictor(photo).labels.shape == (32, 64)
