@@ -19,7 +19,7 @@ WARM_UP = 3  # answers before the recording: cuDNN picks its kernels and cuBLAS 
 
 @contextlib.contextmanager
 def kernels_timed(wanted: bool) -> Iterator[None]:
-    """Whether cuDNN times its kernels for each new image size, inside: seconds that only a size that comes again repays."""
+    """Whether cuDNN times its kernels for each new image size, inside; it takes seconds, for a size that repeats."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = wanted
     try:

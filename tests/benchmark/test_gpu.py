@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -11,21 +13,20 @@ from tests.conftest import ROOT
 
 def test_without_a_gpu_it_says_so_in_one_line():
     words = [sys.executable, "tools/benchmark.py", "gpu"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""})
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    )
     assert done.returncode == 2 and "no CUDA device" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_part_that_is_stopped_leaves_what_it_found(tmp_path, monkeypatch):
-    code = (
-        "import sys, time; from pathlib import Path; from hrseg.benchmark.gpu import write\n"
-        "write(Path(sys.argv[1]), {'part': 'learns', 'what': 'CamVid val', 'value': 'mIoU 0.5'})\n"
-        "open(sys.argv[1], 'a').write('{\"part\": ')\n"
-        "time.sleep(60)"
-    )
+    record = {"part": "learns", "what": "CamVid val", "value": "mIoU 0.5"}
+    cut = json.dumps(record) + "\n" + '{"part": '
+    code = f"import sys, time\nfile = open(sys.argv[1], 'a')\nfile.write({cut!r})\nfile.close()\ntime.sleep(60)"
     (tmp_path / "gpu_learns.py").write_text(code)
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "conditions", lambda: {"card": "none"})
-    monkeypatch.setattr(gpu, "TOTAL_S", 5.0)
+    monkeypatch.setattr(gpu, "TOTAL_S", 2.0)
     monkeypatch.setattr(gpu, "LEAST_TO_LEARN_S", 1.0)
     monkeypatch.setattr(
         gpu,
