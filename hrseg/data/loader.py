@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
+from hrseg.data.copying import moved
 from hrseg.data.dataset import Dataset
 from hrseg.data.rare_classes import RareClasses
 from hrseg.data.reading_stopped import why_reading_stopped
@@ -50,8 +51,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; from pinned memory without waiting for the copy.
 
-        To a GPU pinned memory goes on a stream of its own: while the step before still computes.
+        To a GPU pinned memory goes while the step before still computes.
         """
+<<<<<<< HEAD
         device = torch.device(device)
         if device.type == "cuda" and torch.cuda.is_available() and self.image.is_pinned():
             return self._beside(device)
@@ -70,13 +72,11 @@ class Batch(NamedTuple):
             if x is not None:
                 x.record_stream(computing)  # or else its memory would be written again when Python lets go of it
         image, target = there
+=======
+        image, target = moved((self.image, self.target), torch.device(device))
+>>>>>>> 7b80c54 (Batches are copied to a GPU by a file of its own)
         assert image is not None
         return self._replace(image=image, target=target)
-
-
-@lru_cache
-def _copying_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
 
 
 class Normalise(nn.Module):
