@@ -53,30 +53,10 @@ class Batch(NamedTuple):
 
         To a GPU pinned memory goes while the step before still computes.
         """
-<<<<<<< HEAD
-        device = torch.device(device)
-        if device.type == "cuda" and torch.cuda.is_available() and self.image.is_pinned():
-            return self._beside(device)
-        image = self.image.to(device, non_blocking=True)
-        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        image, target = moved((self.image, self.target), torch.device(device))
+        assert image is not None
         unlabelled = None if self.unlabelled is None else self.unlabelled.to(device)
         return self._replace(image=image, target=target, unlabelled=unlabelled)
-
-    def _beside(self, device: torch.device) -> Batch:
-        """The batch on a GPU, copied on the copying stream; what follows on the current stream waits for it there."""
-        copying, computing = _copying_stream(device), torch.cuda.current_stream(device)
-        with torch.cuda.stream(copying):
-            there = [x if x is None else x.to(device, non_blocking=True) for x in (self.image, self.target)]
-        computing.wait_stream(copying)
-        for x in there:
-            if x is not None:
-                x.record_stream(computing)  # or else its memory would be written again when Python lets go of it
-        image, target = there
-=======
-        image, target = moved((self.image, self.target), torch.device(device))
->>>>>>> 7b80c54 (Batches are copied to a GPU by a file of its own)
-        assert image is not None
-        return self._replace(image=image, target=target)
 
 
 class Normalise(nn.Module):
