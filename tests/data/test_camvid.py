@@ -39,3 +39,9 @@ def test_what_is_missing_is_said_with_the_layout(tmp_path):
         CamVid(tmp_path, "train")
     with pytest.raises(DataError, match=r"no split 'valid'\. Did you mean 'val'"):
         CamVid(tmp_path, "valid")
+
+
+def test_train_and_val_together_are_a_split(camvid):
+    both = CamVid(camvid, "trainval")
+    assert len(both) == sum(len(CamVid(camvid, split)) for split in ("train", "val"))
+    assert both[len(both) - 1].target is not None and both.strays() == []

@@ -41,6 +41,8 @@ def assert_as_on_the_cpu(make, logits, target, device, kind) -> None:
 @KINDS
 @pytest.mark.parametrize(("task", "name"), list(every_fitting_loss()))
 def test_every_loss(task, name, device, kind):
+    if name == "lovasz" and kind == torch.float64:
+        pytest.skip("smp's takes no float64")
     logits, target, space = task_example(task)
     target[..., :5] = 255
 
