@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/python tools/test.py --checkpoint runs/demo/checkpoints/best.pt
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not long" --numprocesses=2 --dist=loadfile --max-worker-restart=0
+	$(BIN)/python -m pytest -m "not long and not gpu" --numprocesses=2 --dist=loadfile --max-worker-restart=0
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long --numprocesses=2 --dist=loadfile --max-worker-restart=0
