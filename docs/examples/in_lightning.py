@@ -96,5 +96,7 @@ def train(path: str, changes: list[str], **trainer) -> Segmenter:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     for loss in train(sys.argv[1], sys.argv[2:]).losses:
         print(f"{loss:.6f}")

@@ -60,5 +60,7 @@ def run(folder: Path, iterations: int = 40) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     for name, labels in zip(("field", "water"), run(Path(sys.argv[1])), strict=True):
         print(f"{name}: {100 * labels.mean():.1f} % of the image")

@@ -35,13 +35,25 @@ class Change(NamedTuple):
         return f"{self.setting}: {self.before} -> {self.now}"
 
 
+def with_saved_model(config: Config, saved: Mapping[str, Any]) -> Config:
+    """The settings with the checkpoint's arch and encoder where they were taken from model.weights."""
+    model, before = config.model, saved["config"].get("model", {})
+    if not model.weights:
+        return config
+    taken = {k: before[k] for k in ("arch", "encoder") if k in before and k not in model.model_fields_set}
+    if "arch" in taken:
+        taken |= {k: v for k, v in before.items() if k not in KNOWN["model"] and k not in model.options}
+    completed = type(model)(**{**model.model_dump(exclude_unset=True), **taken})
+    return config.model_copy(update={"model": completed})
+
+
 def changed_settings(saved: Mapping[str, Any], config: Config) -> list[Change]:
     """All that differ from a checkpoint's, and the number of processes; not where the run lies and who follows it."""
     try:
         before = settings.parse(saved["config"]).to_plain()
     except ConfigError:  # of a version with other settings
         before = saved["config"]
-    old, new = settings.flattened(before), settings.flattened(config.to_plain())
+    old, new = settings.flattened(before), settings.flattened(with_saved_model(config, saved).to_plain())
     old["processes"], new["processes"] = saved["rng"].get("world_size", 1), distributed.world_size()
     changes = [Change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
     unimportant = ("run.dir", "track.")

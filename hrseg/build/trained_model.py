@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hrseg import build, weights
@@ -15,7 +16,7 @@ from hrseg.config import Config
 from hrseg.data.loader import Normalise
 from hrseg.errors import WeightsError
 from hrseg.inference import Ensemble
-from hrseg.task import LabelSpace, Normalisation
+from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation
 from hrseg.weights import checkpoint
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,25 @@ class TrainedModel:
     classes_assumed: bool = False
 
 
-def load_trained_model(source: str | Path, *, trust_code: bool = False) -> TrainedModel:
+def load_trained_model(
+    source: str | Path, *, trust_code: bool = False, fallback: Callable[[], tuple[Config, LabelSpace]] | None = None
+) -> TrainedModel:
     """The model of a checkpoint, in evaluation mode on the CPU, with the weights that count: averaged ones come first.
 
     source: a file of hrseg or of any family that `hrseg.weights` knows, a hub id or an address. trust_code: obey dotted
-    paths (code outside hrseg) that the checkpoint's settings name.
+    paths (code outside hrseg) that the checkpoint's settings name. fallback: settings and classes of the model, for a
+    file that says nothing of the architecture and is not recognised by its tensors.
     Raises WeightsError, also where a dotted path is named and not trusted.
     """
     content = weights.read_checkpoint(source)
     beside = content.beside
     if not isinstance(beside.get("config"), Mapping) or "normalisation" not in beside:
-        return _of_another_family(content)
+        try:
+            return _of_another_family(content)
+        except WeightsError:
+            if fallback is None:
+                raise
+            return _as_set(content, *fallback())
     if beside.get("classes") is None:
         raise WeightsError(
             source, "is no segmentation model: it has no classes.", "tools/convert.py --inspect names it."
@@ -64,17 +73,25 @@ def load_trained_model(source: str | Path, *, trust_code: bool = False) -> Train
     return TrainedModel(model.eval(), space, normalisation, config, beside.get("step") or 0)
 
 
-def load_trained_models(sources: Sequence[str | Path], *, trust_code: bool = False) -> list[TrainedModel]:
+def load_trained_models(
+    sources: Sequence[str | Path],
+    *,
+    trust_code: bool = False,
+    fallback: Callable[[], tuple[Config, LabelSpace]] | None = None,
+) -> list[TrainedModel]:
     """Checkpoints whose answers are averaged.
 
+    fallback: as in `load_trained_model`.
     Raises WeightsError where one has other classes, another task or takes other images than the first.
     """
-    loaded = [load_trained_model(source, trust_code=trust_code) for source in sources]
+    loaded = [load_trained_model(source, trust_code=trust_code, fallback=fallback) for source in sources]
     first = loaded[0]
     for source, other in zip(sources[1:], loaded[1:], strict=True):
         ranges = (other.normalisation.input_range, first.normalisation.input_range)
         if (other.space.names, other.space.task) != (first.space.names, first.space.task):
-            raise WeightsError(source, f"has other classes than {sources[0]}.", "Average models of the same classes.")
+            differs = f": {difference(other.space, str(source), first.space, str(sources[0]))}"
+            what = f"has other classes than {sources[0]}{differs}."
+            raise WeightsError(source, what, "Average models of the same classes.")
         if ranges[0] != ranges[1]:
             what = f"takes {_values(ranges[0])}, but {sources[0]} takes {_values(ranges[1])}."
             raise WeightsError(source, what, "Average models of the same images.")
@@ -90,6 +107,37 @@ def ensemble(loaded: Sequence[TrainedModel]) -> Ensemble:
     """One model of raw images out of several, or out of one, on the CPU."""
     normalise = [Normalise(one.normalisation) for one in loaded]
     return Ensemble([one.model for one in loaded], normalise, loaded[0].space.task)
+
+
+def difference(one: LabelSpace, where: str, other: LabelSpace, elsewhere: str) -> str:
+    """In what two sets of classes differ, e.g. "class 1 is 'crate' in the data set, 'box' in the checkpoint"."""
+    if one.task != other.task:
+        return f"{where} is {one.task.value}, {elsewhere} {other.task.value}"
+    if sorted(one.names) == sorted(other.names):
+        orders = f"{', '.join(one.names)} in {where}, {', '.join(other.names)} in {elsewhere}"
+        return f"the same names in another order: {orders}"
+    if len(one.names) == len(other.names):
+        pairs = [(i, a, b) for i, (a, b) in enumerate(zip(one.names, other.names, strict=True)) if a != b]
+        named = [f"class {i} is '{a}' in {where}, '{b}' in {elsewhere}" for i, a, b in pairs[:3]]
+        return "; ".join(named) + (f"; and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+    alone = {w: [n for n in a.names if n not in b.names] for w, a, b in ((where, one, other), (elsewhere, other, one))}
+    only = [f"only in {w}: {', '.join(names[:5])}" for w, names in alone.items() if names]
+    return "; ".join([f"{len(one.names)} in {where}, {len(other.names)} in {elsewhere}", *only])
+
+
+def _as_set(content: weights.Checkpoint, config: Config, space: LabelSpace) -> TrainedModel:
+    """A file without settings in the model that the settings describe, all of it."""
+    channels = len(config.data.mean) if config.data.mean else 3
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    mean, std = (tuple(given or known) for given, known in zip((config.data.mean, config.data.std), usual, strict=True))
+    model = build.model(config, space, channels, pretrained=False)
+    weights.load(model, content, complete=True)
+    normalisation = Normalisation(mean, std, build.input_ranges(config, channels, np.dtype(np.uint8)))
+    text = f"mean {' '.join(f'{v:g}' for v in mean)}, std {' '.join(f'{v:g}' for v in std)}"
+    log.warning(
+        f"to decide: the normalisation is not in {content.source}. Assumed: {text}, or as data.mean and data.std say."
+    )
+    return TrainedModel(model.eval(), space, normalisation, config, 0)
 
 
 def _of_another_family(content: weights.Checkpoint) -> TrainedModel:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hrseg import distributed, models, weights
+from hrseg import distributed, models
 from hrseg.build import memory
 from hrseg.build import optimizer as optimizers
-from hrseg.build.changes import require_same_data, require_same_meaning, require_same_values
+from hrseg.build.changes import require_same_data, require_same_meaning, require_same_values, with_saved_model
 from hrseg.build.datasets import (
     cached,
     data_sets,
@@ -26,6 +26,7 @@ from hrseg.build.datasets import (
 )
 from hrseg.build.evaluation import EvaluationPlan, evaluation_plan
 from hrseg.build.networks import convert_sync_bn, criterion, model, model_class, syncs_batch_norm
+from hrseg.build.starting_weights import StartingWeights
 from hrseg.build.teacher import distillation, require_same_teachers
 from hrseg.config import Config, OptimConfig, TrainConfig
 from hrseg.data.checks import find_problems
@@ -137,7 +138,11 @@ def training_plan(
     Misspelt settings are reported before files are looked at, files before weights are fetched.
     saved: the checkpoint that is resumed. check: look at all files of the data sets first, if data.check says so.
     """
+    start = StartingWeights(config.model.weights) if config.model.weights and saved is None else None
+    if start is not None:
+        config = start.completed(config)
     if saved is not None:
+        config = with_saved_model(config, saved)
         require_same_meaning(saved, config)
     torch.manual_seed(config.run.seed)  # random weights are a function of the seed
     sets = data_sets(config)
@@ -165,7 +170,7 @@ def training_plan(
     require_sound_files()
     distributed.wait_for_main()
 
-    network, ranges = _starting_network(config, train_set.space, sample, saved)
+    network, ranges = _starting_network(config, train_set.space, sample, saved, start)
     taught = distillation(config.distill, train_set.space, ranges, device)
     if saved is not None:
         require_same_teachers(saved, taught)
@@ -273,25 +278,28 @@ def _first_sample(train_set: Dataset, require_sound_files: Callable[[], None]) -
 
 
 def _starting_network(
-    config: Config, space: LabelSpace, sample: Sample, saved: Mapping[str, Any] | None
+    config: Config,
+    space: LabelSpace,
+    sample: Sample,
+    saved: Mapping[str, Any] | None,
+    start: StartingWeights | None,
 ) -> tuple[nn.Module, Normalisation]:
     """The network before the first iteration, on the CPU, and the normalisation of its images.
 
     Weights come from the checkpoint that is resumed (later, with the rest of its state), from model.weights, or from
     model.encoder_weights.
     """
-    known = start = None
+    known = None
     if saved is not None:
         known = Normalisation.from_plain(saved["normalisation"])
-    elif config.model.weights:
-        start = weights.read_checkpoint(config.model.weights.removesuffix("#encoder"))
-        known = weights.inspect(start).normalisation
+    elif start is not None and start.found is not None:
+        known = start.found.normalisation
     ranges = normalisation(config, sample, known)
     if saved is not None:
         require_same_values(Normalisation.from_plain(saved["normalisation"]), ranges)
     network = model(config, space, ranges.channels, pretrained=saved is None)
     if start is not None:
-        log.info(str(weights.load(network, start, encoder_only=str(config.model.weights).endswith("#encoder"))))
+        start.load_into(network, config)
     optimizers.freeze(network, config.train.freeze)
     if config.train.recompute and not recompute_activations(network):
         raise ConfigError("train.recompute", f"is for HRNet encoders, not {config.model.encoder}.", "Set it to false.")

@@ -87,4 +87,9 @@ def import_piece(path: str, where: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise ConfigError(where, f"'{module_name}' has no '{name}'.", nearest(name, vars(module))) from None
+        defined = [
+            known
+            for known, value in vars(module).items()
+            if not known.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise ConfigError(where, f"'{module_name}' has no '{name}'.", nearest(name, defined)) from None

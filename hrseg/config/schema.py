@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from hrseg.config.section import (
     FactorRange,
     Name,
+    NetworkSection,
     OpenSection,
     PieceName,
     Positive,
@@ -42,27 +43,26 @@ class RunConfig(Section):
     """On CUDA, use only operations that repeat bit for bit; an operation without such a form is an error."""
 
 
-class ModelConfig(OpenSection):
+class ModelConfig(NetworkSection):
     """Other settings of this section go to the architecture, e.g. align_corners or decoder_channels."""
 
     arch: PieceName = "hrnetv2"
     """`hrnetv2`, `ocrnet`, or an architecture of smp: `unet`, `unetplusplus`, `manet`, `linknet`, `fpn`, `pspnet`,
-    `deeplabv3`, `deeplabv3plus`, `pan`, `upernet`, `segformer`, `dpt`.
+    `deeplabv3`, `deeplabv3plus`, `pan`, `upernet`, `segformer`, `dpt`; null: as in `weights`.
     """
     encoder: Name = "hrnetv2_w18"
     """An HRNet ([architecture.md](architecture.md)), an encoder of smp (`resnet50`), or one of timm
-    (`tu-convnext_tiny`).
+    (`tu-convnext_tiny`); null: as in `weights`.
     """
     encoder_weights: Name | None = None
     """Published weights of the encoder, for example `imagenet`; null: random weights."""
     weights: str | None = None
-    """A checkpoint to start from: a file, `hf:owner/name`, or an address with `#sha256=`; append `#encoder` to take the
-    encoder alone.
+    """A checkpoint to start from: a file, a run's folder, `hf:owner/name`, or an address with `#sha256=`; append
+    `#encoder` to take the encoder alone. `arch` and `encoder` are the file's unless they are set.
     """
     extra_channels: Literal["tile", "zero"] = "tile"
-    """How an HRNet's input channels beyond RGB start under `encoder_weights`: the weights of red, green and blue
-    repeated and scaled, or 0.
-    """
+    """How input channels beyond those of the weights start (of HRNets alone with `encoder_weights`): the known ones
+    repeated and scaled, or 0."""
     init: Literal["default", "reference"] = "default"
     """`reference`: convolutions from N(0, 0.001), as in the reference segmentation code, the encoder too unless it has
     `encoder_weights`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,15 @@ class OpenSection(Section):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__ or {})
+
+
+class NetworkSection(OpenSection):
+    """A group of settings with `arch` and `encoder`, of which null is as good as not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_null_unset(cls, values: Any) -> Any:
+        """An arch or encoder of null is one that nobody chose."""
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if v is not None or k not in ("arch", "encoder")}

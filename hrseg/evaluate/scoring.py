@@ -15,7 +15,7 @@ from hrseg import build, distributed
 from hrseg import config as settings
 from hrseg.build import memory
 from hrseg.build.evaluation import evaluation_plan
-from hrseg.build.trained_model import ensemble, load_trained_models
+from hrseg.build.trained_model import TrainedModel, difference, ensemble, load_trained_models
 from hrseg.config import Config
 from hrseg.console import counted
 from hrseg.data.dataset import Dataset
@@ -30,7 +30,7 @@ from hrseg.evaluate.validation_pictures import ValidationPictures, draw
 from hrseg.made_files import require_free_names, require_own_folder
 from hrseg.metrics import table
 from hrseg.report import page
-from hrseg.task import Normalisation
+from hrseg.task import LabelSpace, Normalisation
 from hrseg.weights.source import find_file
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,14 @@ def score_checkpoints(
     run.dir where the given settings have it, else where the checkpoint's run is. definition: instead of
     eval.definition. submit: also write what the Cityscapes server wants.
     """
-    members = load_trained_models(checkpoints, trust_code=trust_code)
+    given = settings.override(settings.read_with_base(config_path) if config_path else {}, overrides)
+
+    def as_given() -> tuple[Config, LabelSpace]:
+        config = settings.parse(given, where=config_path or checkpoints[0])
+        return config, build.dataset(config, config.data.val_split).space
+
+    named = {"arch", "encoder"} & (given.get("model") or {}).keys()
+    members = load_trained_models(checkpoints, trust_code=trust_code, fallback=as_given if named else None)
     first = members[0]
     model, normalisation = first.model, first.normalisation
     if len(members) > 1:
@@ -60,11 +67,10 @@ def score_checkpoints(
     plain = settings.read_with_base(config_path) if config_path else first.config.to_plain()
     config = settings.parse(settings.override(plain, overrides), where=config_path or checkpoints[0])
     paths = [find_file(source) for source in checkpoints]
-    given = settings.override(settings.read_with_base(config_path) if config_path else {}, overrides)
     run_dir = (given.get("run") or {}).get("dir")
     folder = out or (Path(run_dir) if run_dir else None)
     if folder is None:
-        folder = _run_folder(paths[0] if paths[0] == Path(checkpoints[0]) else Path("runs") / paths[0].name)
+        folder = _run_folder(paths[0] if Path(checkpoints[0]).exists() else Path("runs") / paths[0].name)
         folder = folder / "ensemble" if len(members) > 1 else folder
         require_free_names(folder)
     else:
@@ -74,13 +80,7 @@ def score_checkpoints(
     device = build.device(config.run)
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
-        known, own = dataset.space.names, first.space.names
-        if len(known) != len(own) if first.classes_assumed else known != own:
-            raise ConfigError(
-                f"data.dataset: {config.data.dataset}",
-                f"its {len(dataset.space.names)} classes are not the checkpoint's {len(first.space.names)}.",
-                "Score it on the data set it was trained for.",
-            )
+        _require_same_classes(dataset.space, first, config.data.dataset)
         dataset = fitted(dataset, first.normalisation, f"images of split '{config.data.val_split}'")
         if config.data.check and distributed.is_main():
             for warning in value_warnings({config.data.val_split: dataset}, first.normalisation):
@@ -88,7 +88,7 @@ def score_checkpoints(
         memory.require_room_for_evaluation(config.eval, dataset, device)
         submission = stack.enter_context(Submission(dataset, submit)) if submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
-        plan = evaluation_plan(config, first.space.task, definition=definition)
+        plan = evaluation_plan(config, dataset.space.task, definition=definition)
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if submission and not dataset.has_targets():
             with progress_of_share(dataset, "predicting") as bar:
@@ -105,6 +105,24 @@ def score_checkpoints(
         others = [(path, member.step) for path, member in zip(paths[1:], members[1:], strict=True)]
         _finish(folder, evaluation, config, drawn, dataset, paths[0], first.step, others)
         _report_submission(submission)
+
+
+def _require_same_classes(space: LabelSpace, trained: TrainedModel, dataset: str) -> None:
+    """Raise ConfigError where a data set's classes are not a checkpoint's, saying in what they differ."""
+    known, own = space, trained.space
+    if trained.classes_assumed:
+        if (len(known.names), known.outputs) == (len(own.names), own.outputs):
+            return
+    elif (known.names, known.task) == (own.names, own.task):
+        return
+    apart = difference(known, "the data set", own, "the checkpoint")
+    what = f"its {len(known.names)} classes are not the checkpoint's {len(own.names)}: {apart}."
+    renamed = len(known.names) == len(own.names) and known.task == own.task
+    way_out = "If the classes mean the same, give them the checkpoint's names and order (classes.yaml); otherwise "
+    way_out = (
+        f"{way_out if renamed else 'Score it on the data set it was trained for, or '}train on this one: model.weights."
+    )
+    raise ConfigError(f"data.dataset: {dataset}", what, way_out)
 
 
 def score_prediction_files(

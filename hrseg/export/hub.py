@@ -24,6 +24,9 @@ from hrseg.report.run_folder import data_name
 from hrseg.weights import checkpoint
 from hrseg.weights.save import write_safetensors
 
+# Of metrics.json and of the settings: paths of the machine that trained, its command, who follows the run.
+NOT_PUBLISHED = ("config", "checkpoint", "command", "folder", "argv")
+PRIVATE_SETTINGS = {"run": ("dir",), "data": ("root", "cache_dir"), "model": ("weights",)}
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "picture.png"
 
 
@@ -47,8 +50,8 @@ def save_pretrained(
         require_replaceable(folder / name_of_file)
     shown = None if picture is None else _segmented(loaded, Path(picture))
     meaning = {"normalisation": loaded.normalisation.to_plain(), **loaded.space.to_plain()}
-    settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": loaded.config.to_plain()}
-    scores = {"metrics": dict(metrics) if metrics else None}
+    settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": _published(loaded.config.to_plain())}
+    scores = {"metrics": {k: v for k, v in metrics.items() if k not in NOT_PUBLISHED} if metrics else None}
     write_safetensors(folder / WEIGHTS, loaded.model.state_dict(), settings | meaning | scores)
     # smp ignores keys that begin with an underscore.
     architecture = {**getattr(loaded.model, "config", {}), "encoder_weights": None}
@@ -117,8 +120,10 @@ def model_card(
         f"Semantic segmentation, {loaded.space.task.value}, {len(loaded.space.classes)} classes: `{model.arch}` over "
         f"`{model.encoder}`, {loaded.step} iterations, by hrseg.",
         *([f"![an image and its labels]({PICTURE})"] if picture else []),
-        "## Use\n\n```python\nfrom hrseg.export.hub import from_pretrained\n\n"
-        f'loaded = from_pretrained("OWNER/{name}")  # .model, .space, .normalisation\n```\n\n'
+        "## Use\n\n```python\nimport hrseg\n\n"
+        f'prediction = hrseg.Predictor("hf:OWNER/{name}")("photo.jpg")\n'
+        'prediction.save("predictions")  # .labels, .shares, .overlay()\n```\n\n'
+        f'`hrseg.export.hub.from_pretrained("OWNER/{name}")` gives `.model`, `.space` and `.normalisation`; '
         "`import hrseg` and then `smp.from_pretrained` gives the bare model, as segmentation_models_pytorch has it.",
         "## Scores\n\n" + (_score_table(metrics) if metrics else "Not measured."),
         "## Classes\n\n| | name | colour | IoU |\n| --- | --- | --- | --- |\n"
@@ -129,6 +134,15 @@ def model_card(
         f"## Licence\n\n{_text(licence) if licence else 'Not stated by whoever published this. Ask before use.'}",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _published(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without local paths and trackers."""
+    kept = {section: values for section, values in settings.items() if section != "track"}
+    for section, names in PRIVATE_SETTINGS.items():
+        if isinstance(kept.get(section), dict):
+            kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+    return kept
 
 
 def _score_table(metrics: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def noted_problems(tally: Tally, bar: tqdm) -> Iterator[None]:
 
 def show_confidence(bar: tqdm, tally: Tally, text: str = "") -> None:
     """The mean confidence so far, beside the bar."""
-    confidence = f"sure {tally.confidence / max(1, tally.answers):.2f}"
+    confidence = f"mean confidence {tally.confidence / max(1, tally.answers):.2f}"
     bar.set_postfix_str(", ".join(filter(None, (confidence, text))), refresh=False)
     if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:
         bar.refresh()
@@ -69,7 +69,8 @@ def summary(parts: Sequence[Tally], folder: Path, space: LabelSpace) -> str:
     total = int(pixels.sum()) if space.task is not Task.MULTILABEL else 0
     if total:
         most = list(class_shares(pixels, total, space).items())[:5]
-        lines.append("mostly " + ", ".join(f"{name} {share:.1%}" for name, share in most))
+        shown = [f"{name} {text}" for name, share in most if (text := f"{share:.1%}") != "0.0%"]
+        lines.append(f"share of pixels: {', '.join(shown)}")
     notes: Counter[str] = sum((part.notes for part in parts), Counter())
     lines += [f"{count} of them: {note}" for note, count in notes.items()]
     return "\n".join(lines)

@@ -248,7 +248,7 @@ FAMILIES = {
         ),
         Family(
             "smp",
-            "segmentation_models_pytorch over a timm encoder (tu-hrnet_...)",
+            "segmentation_models_pytorch",
             heads={},
             trunk="encoder.model.",
             fusions=("nearest",),
@@ -263,7 +263,13 @@ ALIASES = {"timm": "imagenet", "mmsegmentation": "mmseg", "torch04": "official_t
 # Prefixes of the heads of ImageNet checkpoints; dropped on purpose where a model has no such head.
 CLASSIFIER_HEAD = tuple(there for there, _ in classifier.REFERENCE_NAMES)
 
-WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")  # DataParallel's, torch.compile's, anywhere in a name
+# DataParallel's, torch.compile's, FSDP's, that of recomputed activations: anywhere in a name.
+WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\."
+)
+# Counters of wrappers that average weights: torch's AveragedModel, mmengine, ema_pytorch, torchmetrics.
+AVERAGE_COUNTERS = re.compile(r"(^|\.)(n_averaged|num_updates|updates|initted|step|steps|decay)$")
+AVERAGED_ROOT = re.compile(r"(^|\.)(\w*ema\w*|\w*averaged?\w*|\w*avg\w*|\w*swa\w*)\.$")
 TRUNK_KEY = re.compile(r"(stage[234]\.\d+\.(branches|fuse_layers)\.\d|st[234]\.stage_st[234]_\d+\.)")
 TRUNK_PREFIXES = ("encoder.model.", "backbone.", "encoder.")
 
@@ -271,19 +277,24 @@ TRUNK_PREFIXES = ("encoder.model.", "backbone.", "encoder.")
 def strip_wrappers(keys: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Names without their wrappers: (name in the file to bare name, names outside the network, prefixes).
 
-    prefixes: one per network; more than one where the file holds several.
+    prefixes: one per network; more than one where the file holds several. A running average comes before the network
+    that it averages.
     """
-    plain = {key: WRAPPERS.sub("", key) for key in keys}
+    counters = [key for key in keys if AVERAGE_COUNTERS.search(key)]
+    plain = {key: WRAPPERS.sub("", key) for key in keys if key not in counters}
     prefixes = Counter(match.string[: match.start()] for key in plain.values() if (match := TRUNK_KEY.search(key)))
     roots = []
     for prefix in prefixes:
         inner = next((p for p in TRUNK_PREFIXES if prefix == p or prefix.endswith("." + p)), "")
         roots.append(prefix.removesuffix(inner))
     roots = list(dict.fromkeys(roots))
+    averaged = [root for root in roots if AVERAGED_ROOT.search(root)]
+    if len(roots) == 2 and len(averaged) == 1:
+        roots = averaged
     if len(roots) != 1:
-        return plain, [], roots
+        return plain, counters, roots
     inside = {key: bare.removeprefix(roots[0]) for key, bare in plain.items() if bare.startswith(roots[0])}
-    return inside, [key for key in plain if key not in inside], roots
+    return inside, [*(key for key in plain if key not in inside), *counters], roots
 
 
 def family_of_names(keys: Collection[str]) -> Family | None:

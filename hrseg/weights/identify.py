@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from hrseg import config as settings
 from hrseg import models
 from hrseg.config import ModelConfig
-from hrseg.data.ade20k import CLASSES as ADE20K
-from hrseg.data.cityscapes_labels import CLASSES as CITYSCAPES
 from hrseg.errors import WeightsError, nearest
 from hrseg.models.c1 import C1
 from hrseg.models.classifier import HRNetClassifier, IncreasedHRNet
@@ -27,7 +25,8 @@ from hrseg.models.hrnet import VARIANTS, HRNet, set_bn_momentum
 from hrseg.models.hrnetv2 import HRNetV2
 from hrseg.models.ocrnet import OCRNet
 from hrseg.models.pose import PoseHRNet
-from hrseg.task import LabelSpace, Normalisation, SegmentationClass
+from hrseg.task import LabelSpace, Normalisation, Task
+from hrseg.weights.class_names import label_space
 from hrseg.weights.families import ALIGN_QUESTION, FAMILIES, Family
 from hrseg.weights.matching import (
     ENCODER,
@@ -38,7 +37,15 @@ from hrseg.weights.matching import (
     rename_tensors,
 )
 from hrseg.weights.report import Report
-from hrseg.weights.source import Checkpoint, Source, read_checkpoint
+from hrseg.weights.smp_models import (
+    CLASSIFICATION_HEAD,
+    HEAD,
+    SmpModel,
+    from_shapes,
+    from_smp_settings,
+    usual_normalisation,
+)
+from hrseg.weights.source import SMP_SETTINGS, Checkpoint, Source, read_checkpoint
 
 # The class of each architecture, and its argument for the number of outputs.
 ARCHITECTURES: dict[str, tuple[type[nn.Module], str]] = {
@@ -58,8 +65,6 @@ OUTPUT_TENSORS = {
 }
 SEGMENTING = ("hrnetv2", "ocrnet", "c1")
 WITH_ALIGN_CORNERS = ("hrnetv2", "ocrnet")
-# The benchmarks whose classes are assumed where a file has that many outputs and no names.
-BENCHMARKS = {len(CITYSCAPES): ("Cityscapes", CITYSCAPES), len(ADE20K): ("ADE20K", ADE20K)}
 # Settings of hrseg's `model` section that are not options of the architecture, or are kept elsewhere.
 SETTINGS = (*ModelConfig.model_fields, "align_corners", "outputs")
 
@@ -142,11 +147,21 @@ def inspect(
     if isinstance(checkpoint.beside.get("config"), Mapping) and "normalisation" in checkpoint.beside:
         identified = _from_settings(checkpoint)
         reading = recognise_family(checkpoint, family, _model_on_meta(identified).state_dict().keys())
-        if encoder_only:
-            identified = replace(identified, architecture="encoder", outputs=None, space=None, options={}, config=None)
+    elif SMP_SETTINGS in checkpoint.beside:
+        found = from_smp_settings(checkpoint.beside[SMP_SETTINGS], checkpoint.source)
+        identified = _of_smp(checkpoint, found, settings_known=True)
+        reading = recognise_family(checkpoint, family, _model_on_meta(identified).state_dict().keys())
+        heads = [key for key, name in reading.inside.items() if name.startswith(CLASSIFICATION_HEAD)]
+        inside = {key: name for key, name in reading.inside.items() if key not in heads}
+        reading = reading._replace(inside=inside, outside=[*reading.outside, *heads])
     else:
         reading = recognise_family(checkpoint, family)
         identified = _from_names(checkpoint, reading, align_corners, encoder_only)
+        if identified.architecture == "encoder" and not encoder_only and (named := _smp_of_names(checkpoint, reading)):
+            identified = _of_smp(checkpoint, named, settings_known=False)
+            reading = reading._replace(family=None)
+    if encoder_only and identified.architecture != "encoder":
+        identified = replace(identified, architecture="encoder", outputs=None, space=None, options={}, config=None)
     tensors, report = match_tensors(
         _model_on_meta(identified), checkpoint, reading, encoder_only=encoder_only, strict=True
     )
@@ -223,7 +238,7 @@ def _from_names(
     outputs = next((shapes[name][0] for name in OUTPUT_TENSORS[counted] if name in shapes), 1) if counted else None
     space = None
     if architecture in SEGMENTING and outputs is not None:
-        space, assumed = _label_space(checkpoint, outputs)
+        space, assumed = label_space(checkpoint, outputs)
         questions += [assumed] if assumed else []
     first = shapes.get(f"{ENCODER}conv1.weight", ())
     return IdentifiedCheckpoint(
@@ -238,6 +253,44 @@ def _from_names(
         normalisation=family.normalisation,
         space=space,
         questions=tuple(questions),
+    )
+
+
+def _smp_of_names(checkpoint: Checkpoint, reading: RecognisedNames) -> SmpModel | None:
+    """The model of smp that a file without settings holds: an HRNet below one of its decoders."""
+    if reading.family is None or not any(name.startswith(HEAD) for name in reading.inside.values()):
+        return None
+    names, _ = rename_tensors(reading)
+    encoder = f"hrnetv2_{_variant(checkpoint, {n: checkpoint.tensors[k].shape for k, n in names.items()})}"
+    shapes = {bare: tuple(checkpoint.tensors[key].shape) for key, bare in reading.inside.items()}
+    return from_shapes(shapes, encoder + _attention(shapes))
+
+
+def _of_smp(checkpoint: Checkpoint, found: SmpModel, *, settings_known: bool) -> IdentifiedCheckpoint:
+    """A model of smp, whose file has neither classes nor normalisation, and maybe no settings either."""
+    space, assumed = label_space(checkpoint, found.outputs)
+    normalisation = usual_normalisation(found)
+    mean, std = (" ".join(f"{v:g}" for v in values) for values in (normalisation.mean, normalisation.std))
+    questions = [assumed] if assumed else []
+    questions.append(f"The normalisation is not in the file. Assumed: values of 0 to 255, mean {mean}, std {std}.")
+    if not settings_known and found.encoder.startswith("hrnetv2_"):
+        questions.append(
+            f"How the encoder interpolates is not in the file. Assumed: {found.encoder}, bilinear. If it was built as "
+            f"{found.encoder}_nearest or {found.encoder}_ac, load it into a model of that name: hrseg.weights.load."
+        )
+    options = dict(found.options)
+    return IdentifiedCheckpoint(
+        checkpoint.source,
+        FAMILIES["smp"],
+        found.architecture,
+        found.encoder,
+        found.outputs,
+        in_channels=found.in_channels,
+        align_corners=bool(options.pop("align_corners", False)),
+        normalisation=normalisation,
+        space=space,
+        questions=tuple(questions),
+        options=options,
     )
 
 
@@ -267,28 +320,6 @@ def _attention(shapes: Collection[str]) -> str:
     if any(".deattn.conv_up.0." in name for name in shapes):
         return "_psa_s"
     return "_psa_p" if any(".deattn." in name for name in shapes) else ""
-
-
-def _label_space(checkpoint: Checkpoint, outputs: int) -> tuple[LabelSpace, str]:
-    """The classes: from the file (mmsegmentation's have names), else a benchmark's with that many, else numbers.
-
-    Also returns a sentence on what was assumed.
-    """
-    meta = checkpoint.beside.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    named = meta.get("dataset_meta")
-    named = named if isinstance(named, Mapping) else {}
-    names = named.get("classes") or meta.get("CLASSES")
-    grays = [(v, v, v) for v in (round(255 * (i + 1) / outputs) for i in range(outputs))]
-    if isinstance(names, list | tuple) and len(names) == outputs:
-        palette = named.get("palette") or meta.get("PALETTE") or ()
-        colors = [(int(r), int(g), int(b)) for r, g, b in palette] if len(palette) == outputs else grays
-        return LabelSpace(tuple(SegmentationClass(str(n), c) for n, c in zip(names, colors, strict=True))), ""
-    if outputs in BENCHMARKS:
-        benchmark, classes = BENCHMARKS[outputs]
-        return LabelSpace(classes), f"The {outputs} classes have no names in the file. Assumed: those of {benchmark}."
-    numbered = tuple(SegmentationClass(f"class {i}", color) for i, color in enumerate(grays))
-    return LabelSpace(numbered), f"The {outputs} classes have no names in the file: they are numbered."
 
 
 def _from_settings(checkpoint: Checkpoint) -> IdentifiedCheckpoint:
@@ -330,8 +361,10 @@ def checkpoint_settings(identified: IdentifiedCheckpoint) -> dict[str, Any]:
     model |= identified.options
     if identified.config is not None:
         config = identified.config
-    elif identified.architecture in SEGMENTING:
-        data = {"mean": list(identified.normalisation.mean), "std": list(identified.normalisation.std)}
+    elif identified.space is not None:
+        data: dict[str, Any] = {"mean": list(identified.normalisation.mean), "std": list(identified.normalisation.std)}
+        if identified.space.task is not Task.MULTICLASS:
+            data["task"] = identified.space.task.value
         config = settings.parse({"model": model, "data": data}).to_plain()
     else:
         config = {"model": {**model, "outputs": identified.outputs}}

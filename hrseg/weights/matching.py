@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hrseg.errors import WeightsError, nearest
+from hrseg.models.encoder import ExtraChannels
 from hrseg.models.hrnet import HRNet
 from hrseg.weights import families
 from hrseg.weights.families import BIAS_BEFORE_NORM, CLASSIFIER_HEAD, FAMILIES, Family
@@ -38,6 +39,8 @@ def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection
     networks or none.
     """
     inside, outside, roots = families.strip_wrappers(checkpoint.tensors)
+    if not roots and own:
+        inside, outside = _below_prefix(inside, outside, own)
     if len(roots) > 1:
         raise WeightsError(
             checkpoint.source,
@@ -59,6 +62,11 @@ def recognise_family(checkpoint: Checkpoint, family: str | None, own: Collection
         return RecognisedNames(None, inside, outside)
     if found is None:
         first = f"Its first names: {first_names(checkpoint.tensors, 4)}."
+        if any("segmentation_head." in name for name in checkpoint.tensors):
+            first += (
+                " A model of smp? Save it by model.save_pretrained(FOLDER) and give FOLDER, or name its model.arch "
+            )
+            first += "and model.encoder to tools/test.py."
         raise WeightsError(checkpoint.source, "holds no HRNet that hrseg knows, and no tensors of the model.", first)
     return RecognisedNames(found, inside, outside)
 
@@ -95,19 +103,25 @@ def match_tensors(
     *,
     encoder_only: bool = False,
     strict: bool = False,
+    extra_channels: ExtraChannels = "tile",
 ) -> tuple[dict[str, Tensor], Report]:
     """The tensors of a file that fit a model, by the model's names, and what became of each.
 
-    encoder_only: leave the file's head out. strict: the head must be there, with the model's classes.
+    encoder_only: leave the file's head out. strict: the head must be there, with the model's classes, and the input
+    channels must be the model's; else the first convolution is adapted. extra_channels: as in `with_input_channels`.
     """
     own = model.state_dict()
     family = reading.family
     names, dropped = rename_tensors(reading)
     is_encoder = not any(name.startswith(ENCODER) for name in own)
+    beyond: list[str] = []
     if is_encoder and any(name.startswith(ENCODER) for name in names.values()):
         names, heads = _split(names, lambda name: name.startswith(ENCODER))
         names = {key: name.removeprefix(ENCODER) for key, name in names.items()}
-        dropped |= dict.fromkeys(heads, "of a head; the model is an encoder")
+        if strict and not encoder_only:  # a file that is converted whole: its head is not left out in silence
+            beyond = heads
+        else:
+            dropped |= dict.fromkeys(heads, "of a head; the model is an encoder")
 
     def of_encoder(name: str) -> bool:
         return is_encoder or name.startswith(ENCODER)
@@ -120,13 +134,17 @@ def match_tensors(
         names, heads = _split(names, lambda name: not name.startswith(CLASSIFIER_HEAD))
         dropped |= dict.fromkeys(heads, "of the ImageNet classifier")
     needless = _needless(model)
-    names, beyond = _split(names, lambda name: name in own or not name.startswith(needless))
-    dropped |= dict.fromkeys(beyond, "leads to features that the model does not compute")
+    names, leading = _split(names, lambda name: name in own or not name.startswith(needless))
+    dropped |= dict.fromkeys(leading, "leads to features that the model does not compute")
     for key in reading.outside:
-        dropped[key] = (family.reason_to_drop(key) if family else "") or "outside the network"
+        counts = "a counter of the wrapper that averages" if families.AVERAGE_COUNTERS.search(key) else ""
+        dropped[key] = counts or (family.reason_to_drop(key) if family else "") or "outside the network"
 
     tensors = {name: checkpoint.tensors[key] for key, name in names.items() if name in wanted}
     filled = _known_without_file(wanted, tensors, family)
+    adapted = {} if strict else _of_other_channels(tensors, wanted, of_encoder)
+    for name in adapted:
+        tensors[name] = with_input_channels(tensors[name], wanted[name].shape[1], extra_channels)
     wrong = [name for name, tensor in tensors.items() if tensor.shape != wanted[name].shape]
     missing = [name for name in wanted if name not in tensors and name not in filled]
     kept = [name for name in own if name not in wanted]
@@ -145,7 +163,7 @@ def match_tensors(
         dropped=dropped,
         filled=filled,
         missing=missing,
-        unexpected=[key for key, name in names.items() if name not in wanted],
+        unexpected=[*(key for key, name in names.items() if name not in wanted), *beyond],
         wrong_shape={
             name: f"{tuple(tensors[name].shape)}, the model's {tuple(wanted[name].shape)}"
             for name in wrong
@@ -153,6 +171,7 @@ def match_tensors(
         },
         other_classes=other_classes,
         kept=kept,
+        adapted=adapted,
         notes=_notes(family, model),
     )
     fitting = {name: tensors[name].to(wanted[name].dtype) for name in report.matched}
@@ -200,6 +219,52 @@ def hrnet_of(model: nn.Module) -> HRNet | None:
     """The HRNet that a model is or has as its encoder."""
     encoder = model if isinstance(model, HRNet) else getattr(model, "encoder", None)
     return encoder if isinstance(encoder, HRNet) else None
+
+
+def _below_prefix(
+    inside: Mapping[str, str], outside: list[str], own: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """The names below the prefix that a wrapper put before those of a model, without it, and all others."""
+    first = next(iter(own))
+    starts = {bare.removesuffix(first) for bare in inside.values() if bare.endswith(f".{first}")}
+    bare = set(inside.values())
+    if not starts or first in bare:
+        return dict(inside), outside
+    prefix = max(starts, key=lambda s: (sum(s + n in bare for n in own), bool(families.AVERAGED_ROOT.search(s)), s))
+    below = {key: bare.removeprefix(prefix) for key, bare in inside.items() if bare.startswith(prefix)}
+    return below, [*outside, *(key for key in inside if key not in below)]
+
+
+def _of_other_channels(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], of_encoder: Callable[[str], bool]
+) -> dict[str, str]:
+    """The convolutions of the image, where the file's and the model's differ in their input channels alone.
+
+    Each with how it is adapted.
+    """
+    pairs = {n: (tensors[n].shape, wanted[n].shape) for n in tensors if tensors[n].shape != wanted[n].shape}
+    wrong = {name: shapes for name, shapes in pairs.items() if of_encoder(name)}
+    alike = all(len(a) == len(b) == 4 and a[0] == b[0] and a[2:] == b[2:] for a, b in wrong.values())
+    channels = {(a[1], b[1]) for a, b in wrong.values()} if alike else set()
+    if len(channels) != 1:
+        return {}
+    [(file, model)] = channels
+    return dict.fromkeys(wrong, f"{file} input channels to the model's {model}")
+
+
+def with_input_channels(weight: Tensor, channels: int, extra: ExtraChannels = "tile") -> Tensor:
+    """A first convolution [out, n, h, w] for images of another number of channels.
+
+    One channel: the sum over the n; others: the n repeated and scaled by n / channels. extra "zero": the n keep their
+    weights, those beyond start at 0. Source: timm's `adapt_input_conv` and smp's `patch_first_conv`.
+    """
+    known = weight.shape[1]
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if extra == "zero" and channels > known:
+        beyond = weight.new_zeros(len(weight), channels - known, *weight.shape[2:])
+        return torch.cat([weight, beyond], dim=1)
+    return weight[:, torch.arange(channels) % known] * (known / channels)
 
 
 def _of_other_classes(wrong: list[str], tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

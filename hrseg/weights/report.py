@@ -22,6 +22,7 @@ class Report:
     wrong_shape: dict[str, str] = field(default_factory=dict)  # to the two shapes
     other_classes: list[str] = field(default_factory=list)  # keep their initial values: the model has other classes
     kept: list[str] = field(default_factory=list)  # keep their initial values: the file has no head, or it was left out
+    adapted: dict[str, str] = field(default_factory=dict)  # first convolutions, to how; they are matched too
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -37,6 +38,9 @@ class Report:
             parts.append(f"initial values, because the classes differ: {first_names(self.other_classes)}")
         if self.kept:
             parts.append(f"{len(self.kept)} tensors of the head keep their initial values: {first_names(self.kept)}")
+        if self.adapted:
+            how = "; ".join(dict.fromkeys(self.adapted.values()))
+            parts.append(f"first convolution adapted from {how}, as timm and smp do: {first_names(self.adapted)}")
         for word, names in (("missing", self.missing), ("unexpected", self.unexpected)):
             if names:
                 parts.append(f"{len(names)} {word}: {first_names(names)}")
@@ -57,6 +61,8 @@ class Report:
             "unexpected": _counted(self.unexpected, shown),
             "wrong shape": _counted(_explained(self.wrong_shape), shown),
         }
+        if self.adapted:
+            rows["adapted"] = _counted(_explained(self.adapted), shown)
         if self.kept or self.other_classes:
             rows["initial values"] = _counted([*self.kept, *self.other_classes], shown)
         return "\n".join(f"  {name:<12}{row}" for name, row in rows.items())

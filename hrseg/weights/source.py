@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import json
 import pickle
@@ -32,19 +33,26 @@ Source = str | Path | Sequence[str | Path]
 
 HUB_ID = re.compile(r"(hf:)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_CONFIG = "config.json"
+# What counts in a folder: that of a run, its checkpoints, or a folder in the hub's form; the first that is present.
+FOLDER_FILES = ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt", "last.pt", *HUB_FILES)
 ENDINGS = (".pt", ".pth", ".pth.tar", ".tar", ".bin", ".ckpt", ".safetensors", ".pdparams", ".pkl")
 
-# Keys under which the tensors lie in a nested file; the first that is present counts. The running averages of hrseg and
-# timm come before the weights they average. mmengine's do not: it swaps them into "state_dict" when it saves.
-NESTS = (
-    *("ema", "state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "network", "net", "weights"),
-    *("params", "student"),
+# Keys under which the tensors lie in a nested file; the first that is present counts. Running averages come before the
+# weights they average. mmengine's do not: it swaps them into "state_dict" when it saves.
+AVERAGES = (
+    *("ema", "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema_model_state_dict", "ema_state"),
+    *("model_ema_state_dict", "swa_state_dict", "swa_model", "averaged_model"),
 )
+PLAIN_NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params", "student", "module")
+NESTS = (*AVERAGES, *PLAIN_NESTS)
+OF_MMENGINE = "message_hub"
 MOST_UNPACKED = 20  # times the size of an archive
 MOST_INSTRUCTIONS = 16 * 2**20  # bytes of the pickle that an archive of torch holds beside its tensors
 MOST_TENSORS = 100_000
 DEEPEST = 8  # nested dictionaries
 METADATA_KEY = "hrseg"  # of safetensors: everything beside the tensors, as JSON
+SMP_SETTINGS = "smp settings"  # beside the tensors: the content of smp's config.json
 
 
 class Checkpoint(NamedTuple):
@@ -68,11 +76,13 @@ def read_checkpoint(source: Source) -> Checkpoint:
     content = _read_content(path)
     try:
         tensors, beside = _unnest(content)
+        if "config" not in beside and (smp_settings := _smp_settings(path)):
+            beside[SMP_SETTINGS] = smp_settings
     except RecursionError:
         raise WeightsError(path, "its dictionaries are nested without end.", "Is it a checkpoint?") from None
     if not tensors:
         raise WeightsError(path, "holds no tensors by name.", "Is it a checkpoint?")
-    return Checkpoint(str(source), tensors, beside)
+    return Checkpoint(str(path if Path(source).is_dir() else source), tensors, beside)
 
 
 def _together(parts: list[Checkpoint]) -> Checkpoint:
@@ -88,13 +98,18 @@ def _together(parts: list[Checkpoint]) -> Checkpoint:
 
 
 def find_file(source: str | Path) -> Path:
-    """The local file for a path, a hub id or an address; downloaded if needed."""
+    """The local file for a path, a hub id or an address; downloaded if needed. In a folder, what counts there."""
     text = str(source)
     if text.startswith(("http://", "https://")):
         return _download(text)
     path = Path(source)
     if path.is_dir():
-        raise WeightsError(path, "is a folder.", "Give the checkpoint in it.")
+        for name in FOLDER_FILES:
+            if (path / name).is_file():
+                return path / name
+        raise WeightsError(
+            path, "is a folder.", f"Give the checkpoint in it: there is none of {', '.join(FOLDER_FILES)}."
+        )
     if path.exists():
         return path
     match = HUB_ID.fullmatch(text)
@@ -107,7 +122,10 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
     reason: Exception | None = None
     for name in HUB_FILES:
         try:
-            return Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+            path = Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+            with contextlib.suppress(OSError, ValueError):  # smp's settings lie beside the weights, where it has any
+                huggingface_hub.hf_hub_download(repo, HUB_CONFIG, revision=revision)
+            return path
         except LocalEntryNotFoundError as error:  # no network: the other name will not be found either
             reason = error
             break
@@ -119,6 +137,17 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Path:
         f"cannot be fetched from the Hugging Face hub: {first}",
         "Is the id right? Without a network, fill the cache elsewhere or give the path of a file.",
     )
+
+
+def _smp_settings(path: Path) -> dict[str, Any] | None:
+    """The settings that smp's `save_pretrained` leaves beside a model's weights."""
+    if path.name not in HUB_FILES or not (path.parent / HUB_CONFIG).is_file():
+        return None
+    try:
+        content = json.loads((path.parent / HUB_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(path.parent / HUB_CONFIG, f"cannot be read: {first_line(error)}.") from None
+    return content if isinstance(content, dict) and isinstance(content.get("_model_class"), str) else None
 
 
 def _download(address: str) -> Path:
@@ -226,7 +255,7 @@ def _unnest(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], dict[str, 
         return {}, {}
     if depth > DEEPEST:
         raise RecursionError
-    for key in NESTS:
+    for key in NESTS if OF_MMENGINE not in content else (*PLAIN_NESTS, *AVERAGES):
         if isinstance(content.get(key), Mapping):
             tensors, beside = _unnest(content[key], depth + 1)
             if tensors:
