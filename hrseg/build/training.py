@@ -31,6 +31,7 @@ from hrseg.build.teacher import distillation, require_same_teachers
 from hrseg.config import Config, OptimConfig, TrainConfig
 from hrseg.data.checks import find_problems
 from hrseg.data.dataset import Dataset
+from hrseg.data.fitted import read_with_channels
 from hrseg.data.image_checks import value_warnings
 from hrseg.data.loader import iterations_per_epoch
 from hrseg.data.problems import refuse_problems
@@ -150,6 +151,9 @@ def training_plan(
     _require_labels_for_unlabelled(config)
     if saved is not None:
         require_same_data(saved, train_set, val_set)
+        for split, dataset in sets.items():  # older runs had transparency as a channel
+            channels = len(saved["normalisation"]["input_range"])
+            read_with_channels(dataset, channels, f"images of split '{split}'", "the checkpoint")
     model_class(config)
     optimizers.optimizer_class(config.optim)
     batch_size = batch_size_of_process(config.train)

@@ -53,8 +53,7 @@ def fitted(dataset: Dataset, normalisation: Normalisation, what: str, owner: str
     if kind is None:  # the check, or the reading of the first sample, will say why
         return dataset
     channels = normalisation.channels
-    if kind.channels != channels:
-        _require_channels(dataset, kind, channels, what, owner)
+    read_with_channels(dataset, channels, what, owner)
     scale = value_scale(what, kind.dtype, lambda: value_bounds(dataset), normalisation, owner)
     notes = [*channel_notes(kind.channels, False, channels), *([scale.note] if scale.note else [])]
     if notes:
@@ -65,18 +64,24 @@ def fitted(dataset: Dataset, normalisation: Normalisation, what: str, owner: str
 
 def image_kind(dataset: Dataset) -> ImageKind | None:
     """Channels and type of the images; by the first sample, where the data set does not say; None: it is unreadable."""
-    channels, dtype = dataset.in_channels, dataset.image_type()
-    if channels is None or dtype is None:
-        try:
+    try:
+        channels, dtype = dataset.in_channels, dataset.image_type()
+        if channels is None or dtype is None:
             image = dataset[0].image
-        except HrsegError:
-            return None
-        channels, dtype = channels or image.shape[2], dtype or image.dtype
+            channels, dtype = channels or image.shape[2], dtype or image.dtype
+    except HrsegError:
+        return None
     return ImageKind(channels, np.dtype(dtype))
 
 
-def _require_channels(dataset: Dataset, kind: ImageKind, wanted: int, what: str, owner: str) -> None:
-    """Have files read with the channels that are wanted. Raises DataError where they do not have them."""
+def read_with_channels(dataset: Dataset, wanted: int, what: str, owner: str = "the model") -> None:
+    """Have files read with the channels that are wanted. Raises DataError where they do not have them.
+
+    what, owner: as in `fitted`.
+    """
+    kind = image_kind(dataset)
+    if kind is None or kind.channels == wanted:
+        return
     layers = [dataset]
     while isinstance(layers[-1], WrappedDataset):
         layers.append(layers[-1].whole)

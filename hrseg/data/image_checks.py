@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,29 +119,37 @@ def value_warnings(datasets: Mapping[str, Dataset], normalisation: Normalisation
 
 def range_warnings(values: ValueStatistics, input_range: tuple[tuple[float, float], ...]) -> list[str]:
     """A sentence for each kind of channel whose values do not fit their input range, with the setting that would."""
+    marks = {c: mark for c, span in enumerate(input_range) if (mark := _mark(values, c, *span)) is not None}
+    sentences = []
+    for mark in dict.fromkeys(marks.values()):
+        where = _where([c for c in marks if marks[c] == mark], input_range)
+        sentence = f"{mark:g} is far from all other values; if it stands for no data, say so in the files (GDAL_NODATA)"
+        sentences.append(f"{where}{sentence} or write NaN.")
+    values = _without_marks(values, marks)
     groups: dict[tuple[str, float, float], list[int]] = {}
     for c, (low, high) in enumerate(input_range):
         if misfit := _misfit(values, c, low, high):
             groups.setdefault((misfit, low, high), []).append(c)
-    changed = sorted(c for (misfit, *_), group in groups.items() if misfit in ("outside", "small") for c in group)
+    changed = sorted(c for (misfit, *_), group in groups.items() if misfit != "constant" for c in group)
     setting = _better_setting(values, changed, input_range)
-    sentences = []
     for (misfit, low, high), group in groups.items():
         lowest, highest = values.lowest[group].min(), values.highest[group].max()
-        mark = f"{_mark(values, group[0], low, high) or 0:g}"
-        reach, of = f"values from {lowest:g} to {highest:g}", f"of {low:g} to {high:g}"
+        reach = f"values from {lowest:g} to {highest:g}"
         if misfit == "small" and highest - lowest > SMALL_PART * (high - low):
             reach = f"nearly all {_usual(values, group)}"
         sentence = {
             "constant": f"is the same everywhere ({lowest:g}), which tells the network nothing.",
-            "mark": f"{reach}; if {mark} stands for no data, say so in the files (GDAL_NODATA) or write NaN.",
             "outside": f"{reach}, outside of data.input_range, {low:g} to {high:g}: set {setting}",
-            "small": f"{reach} {of}: set {setting}",
+            "small": f"{reach} of {low:g} to {high:g}: set {setting}",
         }[misfit]
-        every = len(group) == len(input_range)
-        where = "" if every else f"channel{'s' * (len(group) > 1)} {', '.join(map(str, group))}: "
-        sentences.append(where + sentence)
+        sentences.append(_where(group, input_range) + sentence)
     return sentences
+
+
+def _where(channels: list[int], of_all: Sequence[Any]) -> str:
+    if len(channels) == len(of_all):
+        return ""
+    return f"channel{'s' * (len(channels) > 1)} {', '.join(map(str, channels))}: "
 
 
 def _usual(values: ValueStatistics, channels: list[int]) -> str:
@@ -157,8 +165,6 @@ def _misfit(values: ValueStatistics, c: int, low: float, high: float) -> str | N
     span, lowest, highest = high - low, values.lowest[c], values.highest[c]
     if lowest == highest:
         return "constant"
-    if _mark(values, c, low, high) is not None:
-        return "mark"
     if lowest < low - TOLERANCE * span or highest > high + TOLERANCE * span:
         return "outside"
     small = SMALL_PART_8_BIT if values.bits == 8 else SMALL_PART
@@ -166,13 +172,26 @@ def _misfit(values: ValueStatistics, c: int, low: float, high: float) -> str | N
 
 
 def _mark(values: ValueStatistics, c: int, low: float, high: float) -> float | None:
-    """A value far outside of the input range that no other value is near, as a mark for no data is."""
-    span = high - low
-    if values.lowest[c] < low - span and values.second_lowest[c] >= low - TOLERANCE * span:
-        return float(values.lowest[c])
-    if values.highest[c] > high + span and values.second_highest[c] <= high + TOLERANCE * span:
-        return float(values.highest[c])
+    """A value outside of the input range, as far from all others as these reach: a mark for no data is like that."""
+    span, lowest, highest = high - low, values.lowest[c], values.highest[c]
+    above, below = values.second_lowest[c], values.second_highest[c]
+    if lowest < low - TOLERANCE * span and above - lowest >= highest - above:
+        return float(lowest)
+    if highest > high + TOLERANCE * span and highest - below >= below - lowest:
+        return float(highest)
     return None
+
+
+def _without_marks(values: ValueStatistics, marks: Mapping[int, float]) -> ValueStatistics:
+    low, high, usual_low, usual_high = (array.copy() for array in values[:4])
+    for c, mark in marks.items():
+        if mark == low[c]:
+            low[c] = values.second_lowest[c]
+            usual_low[c] = max(usual_low[c], low[c])
+        else:
+            high[c] = values.second_highest[c]
+            usual_high[c] = min(usual_high[c], high[c])
+    return values._replace(lowest=low, highest=high, usual_low=usual_low, usual_high=usual_high)
 
 
 def _better_setting(values: ValueStatistics, changed: list[int], input_range: tuple[tuple[float, float], ...]) -> str:

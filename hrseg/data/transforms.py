@@ -241,7 +241,7 @@ def color_jitter(
         if not brightness and not contrast:
             what = f"{left_out} are for 8-bit images of 3 channels, not for {kind}."
             raise ConfigError("augment.jitter", what, "Set brightness or contrast, or augment.jitter=null.")
-        log.info(f"augment.jitter: without {left_out}, which {kind} do not have")
+        log.info(f"augment.jitter: {left_out} left out, as for all but 8-bit images of 1 or 3 channels")
     return ChannelJitter(brightness, contrast, low or [0.0] * channels, jitter.get("p", 1.0))
 
 

@@ -93,9 +93,8 @@ class Predictions:
             )
         self.paths = find(folder, dataset)
         classes = range(len(space.classes))
-        self._classes = ValueTable(
-            {space.ignore_index: space.ignore_index, **{i: i for i in classes}}, space.ignore_index
-        )
+        nothing = {space.nodata_index: space.ignore_index, space.ignore_index: space.ignore_index}
+        self._classes = ValueTable(nothing | {i: i for i in classes}, space.ignore_index)
         self._table = dataset.label_table if self.ids == "labels" else None
         if self._table is not None:
             known = {label.id: label.train_id for label in self._table if label.id >= 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ class Band(NamedTuple):
 
     image: uint8 RGB [h, W, 3], for people. labels: class indices [h, W]; multilabel {0, 1} [L, h, W]; without data the
     space's `nodata_index`. probabilities: float32 [K, h, W], NaN without data; or None. confidence: the mean
-    probability of what was chosen, over every eighth pixel.
+    probability of what was chosen, over every eighth pixel. notes: what is strange about the values of the image.
     """
 
     top: int
@@ -22,6 +23,12 @@ class Band(NamedTuple):
     labels: np.ndarray
     probabilities: np.ndarray | None
     confidence: float
+    notes: tuple[str, ...] = ()
+
+
+def different_notes(bands: Iterable[Band]) -> tuple[str, ...]:
+    """The notes of some bands, each once."""
+    return tuple(dict.fromkeys(note for band in bands for note in band.notes))
 
 
 def class_shares(counted: np.ndarray, pixels: int, space: LabelSpace) -> dict[str, float]:

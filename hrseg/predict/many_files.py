@@ -16,7 +16,7 @@ from hrseg.console import progress
 from hrseg.data.images.large_images import ModelInput, Rows
 from hrseg.files import write_json
 from hrseg.made_files import require_replaceable
-from hrseg.predict.bands import Band
+from hrseg.predict.bands import Band, different_notes
 from hrseg.predict.input_files import Input
 from hrseg.predict.outputs import (
     Outputs,
@@ -124,7 +124,7 @@ def _predict_images(
     def finished(seen: ModelInput, bands: Sequence[Band]) -> None:
         tally.add(bands, predictor.space)
         tally.images += 1
-        tally.notes.update(seen.notes)
+        tally.notes.update((*seen.notes, *different_notes(bands)))
         show_confidence(bar, tally)
 
     written: deque[Future] = deque()

@@ -17,7 +17,7 @@ from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelI
 from hrseg.data.loader import resize_short_side
 from hrseg.errors import ConfigError
 from hrseg.inference import FEW_IMAGES, Inference, fast_form
-from hrseg.predict.bands import Band
+from hrseg.predict.bands import Band, different_notes
 from hrseg.predict.prediction import Prediction
 from hrseg.predict.tiles import GRID, SMALLEST, blended
 from hrseg.report import pictures
@@ -87,12 +87,14 @@ class Predictor:
         once. Raises DataError.
         """
         seen = self.model_input(image)
-        for note in set(seen.notes) - self._logged:
-            self._logged.add(note)
-            log.warning(f"{seen.reader.where}: {note}; logged once")
         keep = not self._in_tiles(seen.size) if probabilities is None else probabilities
         band = self.whole_band(seen, probabilities=keep)
-        return Prediction(band.image, band.labels, self.space, band.probabilities, seen.notes)
+        notes = (*seen.notes, *band.notes)
+        for note in dict.fromkeys(notes):
+            if note not in self._logged:
+                self._logged.add(note)
+                log.warning(f"{seen.reader.where}: {note}; logged once")
+        return Prediction(band.image, band.labels, self.space, band.probabilities, notes)
 
     def model_input(self, image: ImageSource) -> ModelInput:
         """An image as the models take it. Raises DataError."""
@@ -128,6 +130,7 @@ class Predictor:
             np.concatenate([band.labels for band in bands], axis=-2),
             np.concatenate([b.probabilities for b in bands], axis=-2) if probabilities else None,  # type: ignore[misc]
             float(np.mean([band.confidence for band in bands])),
+            different_notes(bands),
         )
 
     def batch_bands(self, images: Sequence[Rows], *, probabilities: bool = False) -> list[Band]:
@@ -174,6 +177,7 @@ class Predictor:
                     np.concatenate([block.labels for block in blocks], axis=-1),
                     np.concatenate([b.probabilities for b in blocks], axis=-1) if probabilities else None,  # type: ignore[misc]
                     float(np.average([block.confidence for block in blocks], weights=weights)),
+                    different_notes(blocks),
                 )
                 blocks = []
 
@@ -192,7 +196,18 @@ class Predictor:
             kept = kept if kept is None else np.where(rows.valid, kept, np.float32(np.nan))
         confidence = float(chosen.mean()) if chosen.numel() else 1.0
         image = pictures.displayable(rows.image, self.normalisation, shown)
-        return Band(top, image, labels, kept, confidence)
+        return Band(top, image, labels, kept, confidence, self._value_notes(rows))
+
+    def _value_notes(self, rows: Rows) -> tuple[str, ...]:
+        """A note where values are far outside of the models' range, as those of images on another scale are."""
+        if rows.image.dtype == np.uint8:  # which cannot leave it far enough to tell
+            return ()
+        low, high = np.array(self.normalisation.input_range).T
+        pixels = rows.image.reshape(-1, rows.image.shape[2]) if rows.valid is None else rows.image[rows.valid]
+        if not len(pixels) or ((pixels.min(0) >= 2 * low - high) & (pixels.max(0) <= 2 * high - low)).all():
+            return ()
+        ranges = " or ".join(dict.fromkeys(f"{a:g} to {b:g}" for a, b in self.normalisation.input_range))
+        return (f"values are far outside of the {ranges} of the model: are they on another scale?",)
 
 
 def _label_type(space: LabelSpace) -> np.dtype:

@@ -45,6 +45,8 @@ def predict_video(
                 if film is None:
                     height, width = images[0].shape[:2]
                     film = open_film(temporary, one.path, (height, width), rate or 25.0)
+                if not frames:
+                    tally.notes.update(predictor.model_input(images[0]).notes)
                 for image, time_s, band in zip(images, times, _frame_bands(predictor, images), strict=True):
                     film.write(pictures.overlay(image, band.labels, predictor.space), time_s)
                     if outputs.frames:

@@ -41,6 +41,7 @@ def told(dataset, ranges=None):
 
 
 OUTSIDE = "outside of data.input_range, 0 to 1: set data.input_range"
+MARK = "is far from all other values; if it stands for no data, say so in the files (GDAL_NODATA) or write NaN."
 CASES = [
     (Made(np.uint8, (0, 255)), None, ""),
     (Made(np.uint8, (40, 90)), None, ""),  # a dull picture
@@ -67,17 +68,28 @@ CASES = [
         None,
         "channel 1: is the same everywhere (255), which tells the network nothing.",
     ),
+    (Made(np.float32, (0, 1), mark=-9999), None, f"-9999 {MARK}"),
+    (Made(np.uint16, (10, 4095), mark=65535), [(0, 4095)], f"65535 {MARK}"),
     (
-        Made(np.float32, (0, 1), mark=-9999),
-        None,
-        "values from -9999 to 1; if -9999 stands for no data, say so in the files (GDAL_NODATA) or write NaN.",
-    ),
+        Made(np.float32, (-1000, 1000), mark=2000),
+        [(-1000, 1000)],
+        "values from -1000 to 2000, outside of",
+    ),  # not so far
 ]
 
 
 @pytest.mark.parametrize(("dataset", "ranges", "sentence"), CASES)
 def test_values_that_do_not_fit_their_range_are_told_with_the_range_that_fits(dataset, ranges, sentence):
-    assert told(dataset, ranges) == [f"split train: {sentence}"] * bool(sentence)
+    found = told(dataset, ranges)
+    assert len(found) == bool(sentence) and all(text.startswith(f"split train: {sentence}") for text in found)
+
+
+def test_a_mark_for_no_data_does_not_hide_what_the_other_values_need():
+    dataset = Made(np.float32, (0, 2900), (0, 2900))
+    dataset.image[3:6, :, 1] = -32768
+    mark, outside = told(dataset)
+    assert mark == f"split train: channel 1: -32768 {MARK}"
+    assert outside == f"split train: values from 0 to 2900, {OUTSIDE}=[0, 4095]"
 
 
 def test_a_few_saturated_pixels_do_not_hide_that_the_rest_is_dark():

@@ -178,6 +178,17 @@ def test_pixels_without_data_are_no_class_and_count_in_no_share(predictor, photo
     assert (nothing.labels == 255).all() and nothing.shares == {} and nothing.overlay(legend=True).size[0] == 30
 
 
+def test_values_far_outside_of_the_models_range_are_told(tmp_path, caplog):
+    kinds = {"image_type": "uint16", "input_range": ((0.0, 4095.0),) * 3}
+    twelve_bits = Predictor(save_checkpoint(tmp_path / "net.pt", **kinds), "cpu")
+    image = RNG.integers(0, 4096, (24, 32, 3), dtype=np.uint16)
+    assert twelve_bits(image).notes == () and not caplog.text
+    (note,) = twelve_bits(image * 16).notes
+    assert "far outside of the 0 to 4095 of the model" in note and note in caplog.text
+    with pytest.raises(DataError, match=r"8-bit; the model takes 16-bit values of 0 to 4095"):
+        twelve_bits((image // 16).astype(np.uint8))
+
+
 def test_large_images_without_data_are_equal_in_tiles(saved, photo):
     image = np.tile(photo, (5, 4, 1))[:320, :400].astype(np.float32)
     image[100:220, 90:300] = np.nan

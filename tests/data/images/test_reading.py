@@ -16,6 +16,7 @@ from PIL import Image
 
 from hrseg.data.images import inspect_image, list_files, read_image, read_mask, read_palette
 from hrseg.data.images import png_and_jpeg as images
+from hrseg.data.images.large_images import open_image
 from hrseg.errors import DataError
 
 rng = np.random.default_rng(0)
@@ -229,6 +230,15 @@ def test_other_numbers_become_float32_only_without_loss(tmp_path):
     tifffile.imwrite(path, np.array([[2**24 + 1, 7]], np.uint32))
     with pytest.raises(DataError, match="float32 would round"):
         read_image(path)
+
+
+def test_one_channel_may_be_an_axis_of_its_own(tmp_path):
+    image = values("uint16", 5, 7, 1)
+    for number, written in enumerate((image, image.squeeze(), image.squeeze()[None])):
+        tifffile.imwrite(tmp_path / f"{number}.tif", written, photometric="minisblack")
+        assert np.array_equal(read_image(tmp_path / f"{number}.tif"), image)
+        assert inspect_image(tmp_path / f"{number}.tif")[:4] == (5, 7, 1, np.uint16)
+        assert np.array_equal(open_image(tmp_path / f"{number}.tif").rows(0, 5), image)
 
 
 def test_an_infinite_value_is_named_with_its_place(tmp_path):
