@@ -91,7 +91,23 @@ def require_same_data(saved: Mapping[str, Any], train_set: Dataset, val_set: Dat
         then, today = (f"{data['train'][0]} and {data['val'][0]}" for data in (known, identity))
         what = f"the training and validation images are not those of the checkpoint: {then} then, {today} now"
         what += "." if then != today else ", under other names."
-        raise ConfigError("--resume", what, "Are all files there? For other data: model.weights=PATH.")
+        way_out = "Are all files there? For other data: model.weights=PATH."
+        if saved["config"].get("data", {}).get("val_share"):
+            way_out += " hrseg up to 0.1 divided by val_share only roughly; since then it is that share exactly."
+        raise ConfigError("--resume", what, way_out)
+
+
+def other_validation_images(saved: Mapping[str, Any] | None, config: Config, val_set: Dataset) -> str | None:
+    """A sentence if a share of the images is scored that are not the validation images of the checkpoint.
+
+    saved: what a checkpoint tells of its images, see `data_identity`.
+    """
+    if not saved or not config.data.options.get("val_share") or saved["val"] == [len(val_set), _digest(val_set.names)]:
+        return None
+    return (
+        f"data.val_share: these {len(val_set)} images are not the {saved['val'][0]} that the checkpoint was validated "
+        "with. It may have learned from some of them, and scores may be too good."
+    )
 
 
 def require_same_values(before: Normalisation, now: Normalisation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +19,11 @@ from hrseg.data.checks import require_sound
 from hrseg.data.compact_strings import plain_strings
 from hrseg.data.dataset import Dataset, as_dataset
 from hrseg.data.fitted import FittedDataset, fitted, image_kind
+from hrseg.data.folder import ALL
 from hrseg.errors import ConfigError, DataError, first_line
 from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Sample, Task, full_range
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from hrseg.data.rare_classes import RareClasses
@@ -29,11 +33,12 @@ if TYPE_CHECKING:
 def dataset(config: Config, split: str) -> Dataset:
     """The data set of `data.dataset`, one split of it.
 
-    With `data.folds` the training split is divided: `data.fold` of it is the validation split, the rest trains.
+    With `data.folds` the training split is divided, or all images where `data.val_share` would make the splits:
+    `data.fold` of it is the validation split, the rest trains.
     """
     data = config.data
     if data.folds is not None and split in (data.train_split, data.val_split):
-        whole = _split(config, data.train_split)
+        whole = _all_to_fold(config)
         try:
             validates = folds.fold_of_each(whole, data.folds) == data.fold
         except DataError:
@@ -55,6 +60,8 @@ def data_sets(config: Config) -> dict[str, Dataset]:
     sets = {split: dataset(config, split) for split in (train, val)}
     if config.data.labelled is not None or (config.unlabelled and config.unlabelled.root is None):
         sets[train] = folds.Part(sets[train], np.flatnonzero(_is_labelled(config, sets[train])).tolist())
+    if config.data.folds is not None and _has_share(config):
+        log.info(f"data.folds divides all {sum(map(len, sets.values()))} images; data.val_share is not used.")
     taken = taken_images(config, sets[train])
     if val != train and taken is not None:
         sets[val] = fitted(sets[val], taken, f"images of split '{val}'", f"split '{train}'")
@@ -117,11 +124,25 @@ def _is_labelled(config: Config, whole: Dataset) -> np.ndarray:
     return np.array([name in names for name in whole.names])
 
 
-def _split(config: Config, split: str) -> Dataset:
+def _has_share(config: Config) -> bool:
+    """Whether a share of a user's folder would be the validation split."""
+    return config.data.dataset == "folder" and config.data.options.get("val_share") is not None
+
+
+def _all_to_fold(config: Config) -> Dataset:
+    split = config.data.train_split
+    if _has_share(config) and split in ("train", ALL):
+        return _split(config, ALL, without=("val_share",))
+    return _split(config, split)
+
+
+def _split(config: Config, split: str, *, without: Sequence[str] = ()) -> Dataset:
+    """without: options that are left out."""
     data = config.data
     cls = piece(data.dataset, DATASETS, where="data.dataset", what="data set")
     wired = ("root", "split", "task")
     kwargs = check_options(cls, data.options, where="data", wired=wired, also=type(data).model_fields)
+    kwargs = {name: value for name, value in kwargs.items() if name not in without}
     if "task" in inspect.signature(cls).parameters:
         kwargs["task"] = Task(data.task)
     elif data.task != "multiclass":

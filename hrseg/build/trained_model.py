@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them."""
+    """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them.
+
+    images: number and checksum of the names of its training and validation images, if the file tells.
+    """
 
     model: nn.Module
     space: LabelSpace
@@ -32,6 +36,7 @@ class TrainedModel:
     config: Config
     step: int
     classes_assumed: bool = False
+    images: Mapping[str, Any] | None = None
 
 
 def load_trained_model(
@@ -70,7 +75,8 @@ def load_trained_model(
         raise WeightsError(source, what, "Was it changed by hand?") from None
     model = build.model(config, space, normalisation.channels, pretrained=False)
     checkpoint.load_weights(model, content.tensors, source)
-    return TrainedModel(model.eval(), space, normalisation, config, beside.get("step") or 0)
+    images = beside.get("data")
+    return TrainedModel(model.eval(), space, normalisation, config, beside.get("step") or 0, images=images)
 
 
 def load_trained_models(

@@ -95,8 +95,8 @@ class DataConfig(OpenSection):
     val_split: Name = "val"
     """The split to validate on, which `tools/test.py` scores."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Divide the images of `train_split` into this many folds; `val_split` is not read then; see
-    [datasets.md](datasets.md#folds).
+    """Divide the images of `train_split` into this many folds, or all images where `val_share` is set; `val_split` is
+    not read then; see [datasets.md](datasets.md#folds).
     """
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that validates; the others train."""

@@ -110,7 +110,7 @@ class Folder(Pairs):
         if self.split == ALL and not is_list and not is_folder:
             found = list_files(images, IMAGE_ENDINGS, unread=unread)
             chosen = list(found)
-        elif val_share is not None:
+        elif val_share is not None and self.split != ALL:
             if self.split not in ("train", "val"):
                 raise DataError("data.val_share", f"makes the splits train and val, not '{self.split}'.")
             if (images / "train").is_dir() and (other := advice.validation_split(self.root)):

@@ -14,6 +14,7 @@ import torch
 from hrseg import build, distributed
 from hrseg import config as settings
 from hrseg.build import memory
+from hrseg.build.changes import other_validation_images
 from hrseg.build.evaluation import evaluation_plan
 from hrseg.build.trained_model import TrainedModel, difference, ensemble, load_trained_models
 from hrseg.config import Config
@@ -81,6 +82,8 @@ def score_checkpoints(
     with distributed.process_group(device), contextlib.ExitStack() as stack:
         dataset = build.dataset(config, config.data.val_split)
         _require_same_classes(dataset.space, first, config.data.dataset)
+        if distributed.is_main() and (doubt := other_validation_images(first.images, config, dataset)):
+            log.warning(f"warning: {doubt}")
         dataset = fitted(dataset, first.normalisation, f"images of split '{config.data.val_split}'")
         if config.data.check and distributed.is_main():
             for warning in value_warnings({config.data.val_split: dataset}, first.normalisation):

@@ -17,7 +17,7 @@ from hrseg.report import pictures
 from hrseg.task import LabelSpace, Normalisation, Task
 
 SHEET_IMAGES = 12
-CELL = (240, 360)  # the largest height and width of one picture of the sheet
+CELL = (360, 480)  # the largest height and width of one picture of the sheet
 
 
 def class_table(space: LabelSpace, examinations: Mapping[str, Examination]) -> str:
@@ -40,11 +40,12 @@ def weighted_loss(space: LabelSpace, train: Examination) -> str:
         text = ", ".join(f"{w:g}" for w in class_weights(train.pixels))
         origin = "1 / ln(1.02 + share), scaled to a mean of 1 (ENet, Paszke et al. 2016)"
         return (
-            f"class weights by {origin}, if you want some:\n  loss: [{{name: cross_entropy, class_weights: [{text}]}}]"
+            f"Suggested class weights (optional), {origin}:\n  loss: [{{name: cross_entropy, class_weights: [{text}]}}]"
         )
     weights = positive_weights(train.pixels, train.valid)
     text = ", ".join(f"{w:g}" for w in (weights[1:] if space.task is Task.BINARY else weights))
-    return f"weights by no / yes in pixels, if you want some:\n  loss: [{{name: bce, pos_weight: [{text}]}}]"
+    loss = f"loss: [{{name: bce, pos_weight: [{text}]}}]"
+    return f"Suggested weights of the foreground (optional), no / yes in pixels:\n  {loss}"
 
 
 def data_warnings(space: LabelSpace, examinations: Mapping[str, Examination], train: str) -> Iterator[str]:
@@ -79,9 +80,13 @@ def save_data_sheet(datasets: Mapping[str, Dataset], normalisation: Normalisatio
             ignored |= target is not None and bool((target == dataset.space.ignore_index).any())
             labelled = blank if target is None else pictures.overlay(picture, target, dataset.space)
             shown[f"{split}: {name}"] = _fitted(picture), _fitted(labelled)
-    height = max(picture.shape[0] for picture, _ in shown.values())
-    pairs = {title: pictures.beside([_padded(picture, height) for picture in pair]) for title, pair in shown.items()}
-    sheet = pictures.sheet([pictures.titled(pair, title) for title, pair in pairs.items()], columns=2, gap=12)
+    height, width = (max(picture.shape[axis] for picture, _ in shown.values()) for axis in (0, 1))
+    pairs = []
+    for title, pair in shown.items():
+        cells = zip(pair, ("image", "label"), strict=True)
+        both = pictures.beside([pictures.titled(_padded(picture, height, width), what) for picture, what in cells])
+        pairs.append(pictures.titled(both, title))
+    sheet = pictures.sheet(pairs, columns=2, gap=12)
     space = next(iter(datasets.values())).space
     colors = pictures.legend_colors(space, ignored=ignored, over_image=True)
     try:
@@ -97,8 +102,8 @@ def _fitted(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _padded(picture: np.ndarray, height: int) -> np.ndarray:
+def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """The picture with white below and to the right."""
-    cell = np.full((height, CELL[1], 3), 255, np.uint8)
+    cell = np.full((height, width, 3), 255, np.uint8)
     cell[: picture.shape[0], : picture.shape[1]] = picture
     return cell

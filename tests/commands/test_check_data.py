@@ -61,12 +61,12 @@ def test_what_is_sound_is_counted_and_drawn(scenes, capsys):
 def test_the_sheet_shows_each_image_beside_its_labels_and_what_the_colours_mean(scenes):
     assert run(scenes) == 0
     sheet = np.array(Image.open(scenes / "sheet.png"))
-    top = len(sheet) - (3 * (22 + 240) + 2 * 12)  # six images, two a row, each under its title
+    top = len(sheet) - (3 * (2 * 22 + 360) + 2 * 12)  # six images, two a row, each under its title and what it is
     image, mask = (np.array(Image.open(scenes / folder / "train/0.png")) for folder in ("images", "masks"))
     space = build.dataset(parse({"data": {"root": str(scenes)}}), "train").space
-    for x, expected in ((0, image), (360 + 4, pictures.overlay(image, mask, space))):
-        shown = sheet[top + 22 :][:240, x : x + 320]
-        assert np.array_equal(shown, cv2.resize(expected, (320, 240), interpolation=cv2.INTER_AREA))
+    for x, expected in ((0, image), (480 + 4, pictures.overlay(image, mask, space))):
+        shown = sheet[top + 2 * 22 :][:360, x : x + 480]
+        assert np.array_equal(shown, cv2.resize(expected, (480, 360), interpolation=cv2.INTER_AREA))
     legend = set(map(tuple, sheet[:top].reshape(-1, 3).tolist()))
     assert {*(c.color for c in space.classes), (0, 0, 0)} <= legend  # black: ignored
 

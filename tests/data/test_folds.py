@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from hrseg import build, config
+from hrseg.build.changes import data_identity, other_validation_images, require_same_data
 from hrseg.commands import folds
 from hrseg.commands import train as train_command
 from hrseg.data.folds import divide_groups
+from hrseg.errors import ConfigError
 from hrseg.metrics import PerImage
 
 
@@ -57,3 +60,47 @@ def test_the_folds_add_up_to_the_whole(config_file, tmp_path, capsys):
     capsys.readouterr()
     assert folds.main(words[:1]) == 2 and "[1] of 2 are missing" in capsys.readouterr().err
     assert folds.main([*words, words[0]]) == 2 and "is fold 0, as" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pile(shapes, tmp_path):
+    """The images of `shapes` without splits: 00 to 07."""
+    root = tmp_path / "pile"
+    for kind in ("images", "masks"):
+        for path in sorted((shapes / kind).rglob("*.png")):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / kind / path.name)
+    shutil.copy(shapes / "classes.yaml", root)
+    return root
+
+
+@pytest.mark.parametrize("words", [[], ["data.train_split=all"], ["data.train_split=all", "data.val_share=null"]])
+def test_folds_divide_all_images_also_beside_a_share(config_file, pile, words, caplog):
+    caplog.set_level("INFO")
+    seen = []
+    for fold in range(2):
+        changes = [f"data.root={pile}", "data.val_share=0.25", "data.folds=2", f"data.fold={fold}", *words]
+        sets = build.data_sets(config.load(config_file, changes))
+        assert sum(map(len, sets.values())) == 8
+        seen += sets["val"].names
+    assert sorted(seen) == [f"{i:02}" for i in range(8)]
+    told = "data.folds divides all 8 images; data.val_share is not used." in caplog.text
+    assert told == ("data.val_share=null" not in words)
+
+
+def test_all_is_a_split_without_a_list(config_file, pile):
+    changes = [f"data.root={pile}", "data.val_share=0.25", "data.val_split=all"]
+    assert len(build.dataset(config.load(config_file, changes), "all")) == 8
+    (pile / "all.txt").write_text("00\n01\n")
+    assert list(build.dataset(config.load(config_file, changes), "all").names) == ["00", "01"]
+
+
+def test_other_images_of_a_share_than_those_of_the_checkpoint_are_told(config_file, pile):
+    settings = config.load(config_file, [f"data.root={pile}", "data.val_share=0.25"])
+    sets = build.data_sets(settings)
+    known = data_identity(sets["train"], sets["val"])
+    assert other_validation_images(known, settings, sets["val"]) is None
+    assert "these 6 images are not the 2" in str(other_validation_images(known, settings, sets["train"]))
+    saved = {"config": settings.to_plain(), "data": known, **sets["train"].space.to_plain()}
+    with pytest.raises(ConfigError, match=r"hrseg up to 0\.1 divided by val_share only roughly"):
+        require_same_data(saved, sets["val"], sets["train"])
