@@ -63,7 +63,7 @@ def pick_device(name: str) -> torch.device:
 def keep_freed_memory() -> bool:
     """Ask glibc to keep freed memory in the process; returns whether it does.
 
-    By default an activation of more than 32 MiB is mapped anew each time and its pages are zeroed one fault at a time,
+    By default an activation of more than 32 MiB is newly mapped each time and its pages are zeroed one fault at a time,
     which costs a sixth to a quarter of a training step.
     """
     if not sys.platform.startswith("linux"):

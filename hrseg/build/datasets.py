@@ -151,7 +151,7 @@ def _split(config: Config, split: str, *, without: Sequence[str] = ()) -> Datase
 
 
 def cached(config: Config, dataset: Dataset, *, renew: bool = False, progress: bool = True) -> Dataset:
-    """The data set out of the cache that `data.cache` asks for, made as far as it is missing; else as it is.
+    """The data set out of the cache that `data.cache` asks for, made as far as it is missing; otherwise unchanged.
 
     renew: also what was made from files that have changed, which raises DataError else.
     """

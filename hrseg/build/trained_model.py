@@ -60,7 +60,7 @@ def load_trained_model(
             return _as_set(content, *fallback())
     if beside.get("classes") is None:
         raise WeightsError(
-            source, "is no segmentation model: it has no classes.", "tools/convert.py --inspect names it."
+            source, "is not a segmentation model: it has no classes.", "tools/convert.py --inspect names it."
         )
     checkpoint.require_readable(beside, source)
     config = settings.parse(beside["config"], where=str(source))
@@ -149,7 +149,7 @@ def _as_set(content: weights.Checkpoint, config: Config, space: LabelSpace) -> T
 def _of_another_family(content: weights.Checkpoint) -> TrainedModel:
     found = weights.inspect(content)
     if found.space is None:
-        what = f"is no segmentation model: {found.family.about}, {found.architecture}."
+        what = f"is not a segmentation model: {found.family.about}, {found.architecture}."
         raise WeightsError(content.source, what, "Train on it: model.weights, model.encoder_weights.")
     model = weights.build_model(found)
     log.info(f"{content.source}: {found.family.name}, {found.architecture} over {found.encoder}, {found.report}")

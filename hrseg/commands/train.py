@@ -50,6 +50,6 @@ def main(argv: Sequence[str]) -> int:
     state = train(config, folder, resume=args.resume)
     if int(os.environ.get("RANK", 0)) == 0 and state.best["miou"] is not None:
         print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")
-        print(f"pictures (image, truth, prediction, error): {folder}/images/val/")
+        print(f"pictures (image, ground truth, prediction, error): {folder}/images/val/")
         print(f"report: {folder}/report.html")
     return 0

@@ -83,7 +83,7 @@ def import_piece(path: str, where: str) -> Any:
             where, f"no module '{error.name}'.", "Install it, or start from the folder it is in."
         ) from None
     except (ValueError, TypeError):
-        raise ConfigError(where, f"'{path}' is no dotted path.", "Write package.module:name.") from None
+        raise ConfigError(where, f"'{path}' is not a dotted path.", "Write package.module:name.") from None
     try:
         return getattr(module, name)
     except AttributeError:

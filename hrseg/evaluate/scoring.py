@@ -199,7 +199,7 @@ def _summary(evaluation: Evaluation, folder: Path, drawn: list[Path]) -> str:
         f"evidence: {folder / 'per_image.npz'}",
     ]
     if drawn:
-        lines.append(f"pictures (image, truth, prediction, error): {drawn[-1]}")
+        lines.append(f"pictures (image, ground truth, prediction, error): {drawn[-1]}")
     lines.append(f"report:   {folder / 'report.html'}")
     return "\n".join(lines)
 

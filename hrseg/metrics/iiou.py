@@ -53,7 +53,8 @@ class InstanceIoU:
 
     The pixels of an object count times the average size of its class over the object's own size. False alarms have no
     object to belong to and count as plain pixels. In a category all of whose labels have instances, any label of it is
-    right. A group of objects (instance id below 1000) is no object; predicting its class on it is no false alarm.
+    right. A group of objects (instance id below 1000) does not count as an object, and predicting its class there
+    does not count as a false alarm.
     labels: the label table; entries with a negative id play no part. average_size: mean pixels of an object, by name.
     Source: cityscapesScripts, evalPixelLevelSemanticLabeling; Cordts et al., CVPR 2016.
     """

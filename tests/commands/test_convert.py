@@ -65,10 +65,10 @@ def test_a_file_of_another_family_is_scored_as_it_is(tmp_path, architecture):
 
 def test_a_file_that_segments_nothing_is_no_checkpoint_to_score(tmp_path):
     (file,) = weights.save(built("pose"), tmp_path / "pose.pth", "pose")
-    with pytest.raises(WeightsError, match=r"is no segmentation model: .*pose"):
+    with pytest.raises(WeightsError, match=r"is not a segmentation model: .*pose"):
         load_trained_model(file)
     assert main([str(file), "--out", str(tmp_path / "pose.pt")]) == 0
-    with pytest.raises(WeightsError, match="is no segmentation model"):
+    with pytest.raises(WeightsError, match="is not a segmentation model"):
         load_trained_model(tmp_path / "pose.pt")
 
 

@@ -304,7 +304,7 @@ def test_finetuning_starts_from_a_checkpoint_and_replaces_a_head_of_other_classe
         (["train.iterations=[2"], "not YAML"),
         (["data.input_range=[5, 5]"], "low below high"),
         (["data.dataset=os:path"], "is a module, not a class"),
-        (["data.dataset=.os:path"], "no dotted path"),
+        (["data.dataset=.os:path"], "not a dotted path"),
         (["run.device=meta"], "is not available"),
     ],
 )
