@@ -62,7 +62,7 @@ class Evaluator:
     """Counts one image after the other as the data set's own benchmark does.
 
     definition: how an absent class counts; None: as the benchmark has it. cluster: what makes images belong together;
-    None: what the data set says; "image": each image on its own; else a regular expression, searched in the name, of which the
+    None: what the data set says; "image": each alone; else a regular expression, searched in the name, of which the
     first group counts, or the whole match. boundary_ratio: the width of the band of boundary IoU over the image's
     diagonal; None: as usual for the data set; 0: not measured. void_predictions: the ignore index in a prediction is no
     error but a miss.

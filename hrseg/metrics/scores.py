@@ -53,7 +53,7 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
 
 
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """The share of each class's pixels that are found, float64 [..., K]; NaN where the target lacks it. As in `areas`."""
+    """The share of each class's pixels that are found, float64 [..., K]; NaN where it has none. As in `areas`."""
     return ratio(areas(confusion)[0], np.asarray(confusion).sum(axis=-1))
 
 

@@ -25,8 +25,8 @@ class ResumePoint(NamedTuple):
 def find_resume_point(folder: Path, resume: str | None) -> ResumePoint | None:
     """The checkpoint to go on from; None to start afresh.
 
-    resume: None refuses a folder that holds a run, but continues automatically under a restart by torchrun; "auto" takes the
-    folder's latest checkpoint that is sound, and says so where that is not the last; else the path of one.
+    resume: None refuses a folder that holds a run, but continues automatically under a restart by torchrun; "auto"
+    takes the folder's latest checkpoint that is sound, and says so where that is not the last; else the path of one.
     Raises HrsegError where the processes of a run do not find the same.
     """
     checkpoints = folder / "checkpoints"
@@ -64,7 +64,8 @@ def latest_checkpoint(checkpoints: Path) -> ResumePoint | None:
     problems: list[WeightsError] = []
     found = _read([last], problems) or _read(older, problems)
     if not found and problems:
-        raise WeightsError(problems[0].where, problems[0].what, "No older checkpoint is sound: start a new run in another folder.")
+        way_out = "No older checkpoint is sound: start a new run in another folder."
+        raise WeightsError(problems[0].where, problems[0].what, way_out)
     if not found:
         return None
     point = max(found, key=lambda p: p.saved["step"])
