@@ -53,7 +53,15 @@ def to_onnx(
             raise HrsegError("ONNX", f"needs {error.name}.", 'Install it: pip install "hrseg[export]".') from error
         assert program is not None
         program.model.metadata_props.update(metadata or {})
+        program.model.ir_version = _oldest_ir_version(program.model.opset_imports)
         program.save(str(path))
+
+
+def _oldest_ir_version(opsets: Mapping[str, int]) -> int:
+    """The first version of the file format that has these operator sets: older runtimes read no newer one."""
+    import onnx
+
+    return onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid(*opset) for opset in opsets.items()])
 
 
 @contextlib.contextmanager

@@ -40,3 +40,12 @@ def test_one_file_takes_any_number_and_size(tmp_path):
         (logits,) = session.run(["logits"], {"image": image.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), model(image), atol=1e-6, rtol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["any.onnx"]  # weights inside, not beside
+
+
+def test_the_file_has_the_oldest_format_that_its_operators_allow(tmp_path):
+    """onnxruntime 1.17 reads format 9 at most, and operator set 20."""
+    onnx = pytest.importorskip("onnx")
+    to_onnx(nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 64, 64), tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(model.opset_import) < 10
+    onnx.checker.check_model(model)
