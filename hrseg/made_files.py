@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hrseg.errors import HrsegError
+from hrseg.errors import HrsegError, first_line
 
 CONFIG_MARK = "# Written by hrseg"  # the first line of config.yaml
 PAGE_MARKS = (b'name="generator" content="hrseg', b'<p class="kind">segmentation ')  # the second: of older pages
@@ -82,6 +84,36 @@ def holds_results(folder: Path) -> bool:
     if any((folder / "checkpoints" / name).exists() for name in ("last.pt", "best.pt", "previous.pt")):
         return True
     return any((folder / name).exists() and is_made_by_hrseg(folder / name) for name in RESULTS)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends; after an error it is deleted.
+
+    Raises HrsegError where the target holds anything or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise HrsegError(target, "is there already.", "Choose another --out, or delete it first.")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    made: list[Path] = []
+    try:
+        try:
+            for parent in reversed([temporary, *temporary.parents]):
+                if not parent.exists():
+                    parent.mkdir()
+                    made.append(parent)
+            yield temporary
+            temporary.replace(target)
+            made.clear()
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            for parent in reversed(made):
+                with suppress(OSError):
+                    parent.rmdir()
+    except OSError as error:
+        raise HrsegError(
+            target, f"cannot be written: {error.strerror or first_line(error)}.", "Choose another --out."
+        ) from error
 
 
 def _is_result(path: Path) -> bool:

@@ -17,7 +17,7 @@ FLOORS = {
     1: {"models", "losses", "metrics", "data", "tracking", "distributed"},
     2: {"fast", "weights", "report", "inference", "distillation", "toycity", "registration"},
     3: {"build"},
-    4: {"train", "evaluate", "predict", "export", "importing"},
+    4: {"train", "evaluate", "predict", "export", "importing", "doctor"},
     5: {"commands", "benchmark"},
 }
 SAME_FLOOR = {("inference", "fast"), ("train", "evaluate"), ("commands", "benchmark")}
@@ -68,8 +68,8 @@ OWN_FILES = [path for path in FILES if path.parent.name != "plain_scripts"]
 ROOMS = {
     "segmentation_models_pytorch": {"models", "losses", "build", "weights", "benchmark"},
     "timm": {"models", "build"},
-    "cv2": {"data", "metrics", "report", "export", "train", "predict", "toycity", "benchmark", "importing"},
-    "PIL": {"data", "report", "evaluate", "predict", "toycity", "tracking", "benchmark", "importing"},
+    "cv2": {"data", "metrics", "report", "export", "train", "predict", "toycity", "benchmark", "importing", "doctor"},
+    "PIL": {"data", "report", "evaluate", "predict", "toycity", "tracking", "benchmark", "importing", "doctor"},
     "rasterio": {"importing", "benchmark"},
 }
 

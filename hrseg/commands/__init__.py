@@ -18,6 +18,7 @@ COMMANDS = {
     "sweep": "train with several settings, one run after the other",
     "test": "score a model, or predictions in files",
     "folds": "put the runs of a k-fold split together as one score",
+    "doctor": "find labels that are likely wrong, and mend them",
     "compare": "compare two methods by their runs",
     "report": "write the page of a run, or of two side by side",
     "predict": "segment images and videos",

@@ -20,8 +20,9 @@ from hrseg.importing.archive import unpack
 from hrseg.importing.drawing import MOST_OBJECTS, Values, draw
 from hrseg.importing.formats import FORMATS, recognise, require_options, tree
 from hrseg.importing.image_index import name_pictures
-from hrseg.importing.layout import Layout, new_folder
+from hrseg.importing.layout import Layout
 from hrseg.importing.records import IGNORED, BrokenError, Category, Color, Options, Picture, Problem, Size, Source
+from hrseg.made_files import new_folder
 from hrseg.version import __version__
 
 BACKGROUND = ("background", "_background_")

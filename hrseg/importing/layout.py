@@ -5,13 +5,11 @@ Everything goes into a temporary folder beside the target and takes its name at 
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,36 +25,7 @@ from hrseg.importing.image_index import CONVERTED
 from hrseg.importing.records import BrokenError, Category
 
 IGNORED_COLOR = (224, 224, 192)  # that of PASCAL VOC's "void"
-WAY_OUT = "Choose another --out."
 MOST_WAITING = 4  # masks in memory that are not written yet
-
-
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` when the block ends; after an error it is deleted.
-
-    Raises HrsegError where the target holds anything or cannot be written.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise HrsegError(target, "is there already.", "Choose another --out, or delete it first.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    made: list[Path] = []
-    try:
-        try:
-            for parent in reversed([temporary, *temporary.parents]):
-                if not parent.exists():
-                    parent.mkdir()
-                    made.append(parent)
-            yield temporary
-            temporary.replace(target)
-            made.clear()
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            for parent in reversed(made):
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-    except OSError as error:
-        raise HrsegError(target, f"cannot be written: {error.strerror or first_line(error)}.", WAY_OUT) from error
 
 
 class Layout:
