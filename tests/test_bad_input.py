@@ -44,6 +44,7 @@ MODULES = {
     "compare": "hrseg.commands.compare",
     "serve": "hrseg.commands.serve",
     "folds": "hrseg.commands.folds",
+    "doctor": "hrseg.commands.doctor",
     "sweep": "hrseg.commands.sweep",
     "import": "hrseg.commands.importing",
 }
@@ -349,6 +350,8 @@ CHECKPOINTS = [
     Case("evidence that runs code", "compare", lambda p: [p.file("a.npz", pickled_array()), "a.npz"], ("a.npz",)),
     Case("nothing to serve", "serve", lambda p: ["--checkpoint", "x.pt"], ("x.pt: no such file.",)),
     Case("no folds", "folds", lambda p: ["none"], ("none",)),
+    Case("no model to ask", "doctor", lambda p: ["none", "--out", "out"], ("none",)),
+    Case("no decisions", "doctor", lambda p: ["apply", p.file("d.json", "[1]"), "--out", "out"], ("d.json: holds no decisions",)),
     Case("no sweep", "sweep", lambda p: ["none.yaml"], ("none.yaml: no such file.",)),
     Case("a sweep of no kind", "sweep", lambda p: [p.file("s.yaml", "[1]")], ("s.yaml",)),
     Case("nothing to measure", "benchmark", lambda p: ["everything"], ("usage:", "everything")),

@@ -17,7 +17,7 @@ from hrseg.data.dataset import Dataset
 from hrseg.doctor import collection
 from hrseg.doctor.judging import Judge, judges, root_of, views
 from hrseg.doctor.page import Cutter, write_page
-from hrseg.doctor.regions import Knowledge, regions
+from hrseg.doctor.regions import Knowledge, Strengths, regions
 from hrseg.doctor.suspects import FILE, FORMAT, Region, Suspect, key_of, plain, runs_of, sha256_of
 from hrseg.doctor.views import Habits, View
 from hrseg.doctor.whole_images import Sketch, sketch, tiny, whole_image_fault
@@ -63,6 +63,7 @@ class First(NamedTuple):
 
     items: list[Item]
     habits: Habits
+    strengths: Strengths
     sketches: list[Sketch]
     prints: np.ndarray
     masks: np.ndarray
@@ -123,7 +124,7 @@ def first_look(chosen: Sequence[Judge], folder: Path, device: torch.device, *, t
     """Ask the models about all images, keep their views in a folder, and add up what they usually say."""
     items: list[Item] = []
     classes = len(chosen[0].dataset.space.classes)
-    habits, sketches, prints, masks, looks = Habits(classes), [], [], [], []
+    habits, strengths, sketches, prints, masks, looks = Habits(classes), Strengths(), [], [], [], []
     with progress(sum(len(judge.dataset) for judge in chosen), "asking the models", "image") as bar:
         for judge in chosen:
             for place, target, view in views(judge, device, trust_code=trust_code):
@@ -132,17 +133,21 @@ def first_look(chosen: Sequence[Judge], folder: Path, device: torch.device, *, t
                 photo = item.photo()
                 items.append(item)
                 habits.add(target, view)
+                strengths.add(target, view, classes)
                 sketches.append(sketch(target, view, classes))
                 prints.append(collection.fingerprint(photo))
                 masks.append(tiny(target))
                 looks.append(collection.look(photo, view.predicted, classes))
                 bar.update()
-    return First(items, habits, sketches, np.stack(prints), np.stack(masks), np.stack(looks))
+    return First(items, habits, strengths, sketches, np.stack(prints), np.stack(masks), np.stack(looks))
 
 
 def rank(first: First, folder: Path, most: int) -> tuple[list[tuple[int, Region]], list[float]]:
-    """The worst regions of all images with the place of their image, best first; and the score of each image."""
-    known = Knowledge(first.habits.usual(), first.habits.thresholds())
+    """The worst regions of all images with the place of their image, best first; and the score of each image.
+
+    An image with a fault of its whole mask has a score above 1, as no other is expected to.
+    """
+    known = Knowledge(first.strengths, first.habits.thresholds())
     names = [item.name for item in first.items]
     best: list[tuple[float, int, int, Region]] = []
     per_image: list[float] = []
@@ -151,7 +156,7 @@ def rank(first: First, folder: Path, most: int) -> tuple[list[tuple[int, Region]
             view, target = View.load(folder / view_name(i)), item.target()
             whole = whole_image_fault(target, view, first.habits.classes, names, first.sketches, i)
             found = [whole] if whole else regions(target, view, known, most=PER_IMAGE)
-            per_image.append(image_score([region.score for region in found]))
+            per_image.append(1 + whole.score if whole else image_score([region.score for region in found]))
             for n, region in enumerate(found):
                 entry = (region.score, -i, -n, region)
                 if len(best) < most:
@@ -164,8 +169,8 @@ def rank(first: First, folder: Path, most: int) -> tuple[list[tuple[int, Region]
 
 
 def image_score(scores: Sequence[float]) -> float:
-    """How likely any of an image's regions is a fault, if they were independent."""
-    return float(1 - np.prod(1 - np.clip(scores, 0, 1))) if len(scores) else 0.0
+    """How suspicious an image is: the root of the sum of the squares of its regions' scores."""
+    return float(np.sqrt(np.square(scores).sum())) if len(scores) else 0.0
 
 
 def _with_whole_root(plain: dict[str, Any]) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def indices(dataset: Dataset, path: Path) -> np.ndarray:
 
 
 def write_mask(dataset: Dataset, source: Path, target: Path, before: np.ndarray, after: np.ndarray) -> None:
-    """A mask of the same kind as `source` with other class indices [H, W]. Raises DataError where it reads otherwise."""
+    """A mask of the same kind as `source` with other class indices [H, W]. Raises DataError."""
     try:
         with Image.open(source, formats=("PNG",)) as opened:
             mode, palette = opened.mode, opened.getpalette()

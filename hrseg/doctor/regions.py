@@ -12,16 +12,42 @@ from hrseg.doctor.suspects import BORDER, MISSING, NONE, SWAPPED, WRONG, Box, Re
 from hrseg.doctor.views import View
 
 LEAST_SHARE, LEAST_PIXELS = 1 / 5000, 12  # of an image, below which a region is not listed
-USUAL = 0.1  # a pair of classes that meets this often halves a region's score
-THIN = 1 / 60  # of the shorter side: half the width at which a region weighs half
+THIN = 1 / 48  # of the shorter side: the depth at which a region weighs half
+SMALL = 0.006  # of the image: the area at which a region weighs half
+AS_STRONG, RARE = 0.8, 0.01  # what counts as as strong; the share of images with it that halves a region's score
 SWAPPED_SHARE, SWAPPED_AREA = 0.6, 0.005  # of a class's pixels; of the image
 RING = np.ones((5, 5), np.uint8)
 
 
-class Knowledge(NamedTuple):
-    """What all images together tell. usual [K, K] and thresholds [K]: of `Habits`."""
+class Strengths:
+    """The strongest region of each pair of label and prediction in each image that has one.
 
-    usual: np.ndarray
+    What models see all over the data set is their weakness; what they see in few images is more likely a fault there.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._found: dict[tuple[int, int], list[float]] = {}
+
+    def add(self, target: np.ndarray, view: View, classes: int) -> None:
+        """Add an image."""
+        best: dict[tuple[int, int], float] = {}
+        for part in _parts(target, view, classes):
+            best[part.label, part.said] = max(part.strength, best.get((part.label, part.said), 0.0))
+        self.images += 1
+        for pair, strength in best.items():
+            self._found.setdefault(pair, []).append(strength)
+
+    def rarity(self, label: int, said: int, strength: float) -> float:
+        """From 1, where no other image has a region of the pair that is nearly as strong, down to 0."""
+        as_strong = sum(one >= AS_STRONG * strength for one in self._found.get((label, said), ()))
+        return 1 / (1 + max(0, as_strong - 1) / max(1.0, RARE * self.images))
+
+
+class Knowledge(NamedTuple):
+    """What all images together tell. thresholds [K]: of `Habits`."""
+
+    strengths: Strengths
     thresholds: np.ndarray
 
 
@@ -29,9 +55,11 @@ def regions(target: np.ndarray, view: View, known: Knowledge, *, most: int = 20)
     """The most suspicious regions of an image, best first. target: class indices [H, W]; from K on they are ignored."""
     swapped = list(_swapped(target, view, known))
     taken = {(region.label, region.said) for region in swapped}
-    found = [part for part in _parts(target, view, known) if (part.label, part.said) not in taken]
-    found.sort(key=lambda part: -part.score)
-    told = [_told(part, target, view) for part in found[:most]]
+    parts = [part for part in _parts(target, view, len(known.thresholds)) if (part.label, part.said) not in taken]
+    parts.sort(key=lambda part: -part.strength)
+    scored = [(part.strength * known.strengths.rarity(part.label, part.said, part.strength), part) for part in parts]
+    scored.sort(key=lambda pair: -pair[0])
+    told = [_told(part, score, target, view) for score, part in scored[:most]]
     return sorted([*swapped, *told], key=lambda region: -region.score)[:most]
 
 
@@ -41,13 +69,12 @@ class _Part(NamedTuple):
     label: int
     said: int
     sure: float
-    score: float
+    strength: float
     depth: float  # pixels from its inmost point to its edge
 
 
-def _parts(target: np.ndarray, view: View, known: Knowledge) -> Iterator[_Part]:
+def _parts(target: np.ndarray, view: View, classes: int) -> Iterator[_Part]:
     """Connected areas of one label and one prediction."""
-    classes = len(known.thresholds)
     least = max(LEAST_PIXELS, round(target.size * LEAST_SHARE))
     thin = max(1.5, THIN * min(target.shape))
     places = np.flatnonzero((target < classes) & (view.predicted != target))
@@ -76,17 +103,17 @@ def _parts(target: np.ndarray, view: View, known: Knowledge) -> Iterator[_Part]:
             cut = np.s_[y - 1 : y - 1 + h, x - 1 : x - 1 + w]
             sure, given = (float(plane_[window][cut][inside].mean()) / 255 for plane_ in (view.sure, view.given))
             depth = float(depths[y : y + h, x : x + w][inside].max())
-            score = (sure - given) * _rarity(label, said, known) * depth**2 / (depth**2 + thin**2)
+            strength = max(0.0, sure - given) * depth**2 / (depth**2 + thin**2) * _weight(area, target.size)
             box = (top + y - 1, left + x - 1, top + y - 1 + h, left + x - 1 + w)
-            yield _Part(box, inside, label, said, sure, score, depth)
+            yield _Part(box, inside, label, said, sure, strength, depth)
 
 
-def _rarity(label: int, said: int, known: Knowledge) -> float:
-    return float(1 / (1 + known.usual[label, said] / USUAL))
+def _weight(area: int, pixels: int) -> float:
+    return area / (area + SMALL * pixels)
 
 
 def _swapped(target: np.ndarray, view: View, known: Knowledge) -> Iterator[Region]:
-    """Classes of which nearly all pixels are confidently seen as one other class that they are seldom taken for."""
+    """Classes of which nearly all pixels, in several areas, are confidently seen as one other class."""
     classes = len(known.thresholds)
     pixels = np.bincount(target[target < classes].astype(np.int64), minlength=classes)
     for label in np.flatnonzero(pixels >= max(SWAPPED_AREA * target.size, LEAST_PIXELS)):
@@ -98,10 +125,12 @@ def _swapped(target: np.ndarray, view: View, known: Knowledge) -> Iterator[Regio
         confident = np.count_nonzero(view.sure[inside] >= known.thresholds[said])
         parts = cv2.connectedComponentsWithStats(here.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
         several = parts.max(initial=0) < 0.9 * pixels[label]
-        if several and confident >= SWAPPED_SHARE * pixels[label] and known.usual[label, said] < 3 * USUAL:
+        if several and confident >= SWAPPED_SHARE * pixels[label]:
             box, inside = cut_out(inside)
-            sure = float(view.sure[slice(*box[::2]), slice(*box[1::2])][inside].mean()) / 255
-            score = (0.5 + 0.5 * sure * confident / pixels[label]) * _rarity(int(label), said, known)
+            cut = np.s_[box[0] : box[2], box[1] : box[3]]
+            sure, given = (float(plane[cut][inside].mean()) / 255 for plane in (view.sure, view.given))
+            strength = max(0.0, sure - given) * _weight(int(inside.sum()), target.size)
+            score = strength * known.strengths.rarity(int(label), said, strength)
             yield Region(box, inside, int(label), said, sure, score, SWAPPED)
 
 
@@ -112,7 +141,7 @@ def cut_out(inside: np.ndarray) -> tuple[Box, np.ndarray]:
     return box, inside[box[0] : box[2], box[1] : box[3]]
 
 
-def _told(part: _Part, target: np.ndarray, view: View) -> Region:
+def _told(part: _Part, score: float, target: np.ndarray, view: View) -> Region:
     """A part with the kind of its fault, by what surrounds it and how much of an object it is."""
     top, left, bottom, right = part.box
     high, wide = bottom - top, right - left
@@ -137,7 +166,7 @@ def _told(part: _Part, target: np.ndarray, view: View) -> Region:
         kind, detail = BORDER, f"by about {width} pixel{'s' if width > 1 else ''}"
     else:
         kind = MISSING if of_seen >= 0.4 else WRONG
-    return Region(part.box, part.inside, part.label, part.said, part.sure, part.score, kind, detail)
+    return Region(part.box, part.inside, part.label, part.said, part.sure, score, kind, detail)
 
 
 def _touching(plane: np.ndarray, here: np.ndarray) -> int:

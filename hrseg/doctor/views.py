@@ -91,13 +91,3 @@ class Habits:
         least = (self.thresholds() * BINS / 256).astype(int)
         sure_enough = np.arange(BINS)[None] >= least[:, None]
         return (self._counts * sure_enough[None]).sum(2)
-
-    def usual(self) -> np.ndarray:
-        """float [K, K]: how usual it is that label a meets a confident prediction b, from both sides, in [0, 1].
-
-        The larger of the share in all pixels of label a, and the share in all confident predictions of b.
-        """
-        pairs = self.confident().astype(np.float64)
-        of_label = pairs / np.maximum(self.pixels, 1)[:, None]
-        of_prediction = pairs / np.maximum(pairs.sum(0), 1)[None]
-        return np.maximum(of_label, of_prediction)

@@ -51,7 +51,7 @@ def whole_image_fault(
         detail = "by " + " and ".join(
             f"{abs(by)} pixels {word}" for by, word in ((down, "down" if down > 0 else "up"),
             (right, "to the right" if right > 0 else "to the left")) if by)  # fmt: skip
-        return _everything(target, view, classes, SHIFTED, 0.5 + 0.5 * moved, detail)
+        return _everything(target, view, classes, SHIFTED, 0.75 + 0.25 * moved, detail)
     own = tiny(target)
     known = own < classes
     if not known.any():
@@ -59,7 +59,7 @@ def whole_image_fault(
     matches = np.array([(s.predicted == own)[known].mean() if i != place else 0.0 for i, s in enumerate(sketches)])
     here = float((sketches[place].predicted == own)[known].mean())
     if len(matches) > 1 and explained(here, float(matches.max())) >= GAIN and here < 0.8:
-        score = 0.5 + 0.5 * (1 - agreement)
+        score = 0.75 + 0.25 * (1 - agreement)
         return _everything(target, view, classes, OTHER, score, f"it fits {names[int(matches.argmax())]} better")
     return None
 

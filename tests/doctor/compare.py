@@ -45,11 +45,11 @@ def average_precision(scores: Sequence[float], wrong: Sequence[bool]) -> float:
 
 
 @torch.inference_mode()
-def baselines(runs: Sequence[str], python: str) -> tuple[list[str], list[float], list[float]]:
+def baselines(runs: Sequence[str], overrides: Sequence[str], python: str) -> tuple[list[str], list[float], list[float]]:
     """Names of the images, cleanlab's score and the mean IoU of each, both from the models of folds."""
     names, ious, files = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        for judge in judges(runs):
+        for judge in judges(runs, overrides):
             model = load_trained_model(judge.source).model
             inference = evaluation_plan(judge.config, judge.dataset.space.task).inference
             normalise = Normalise(judge.normalisation)
@@ -108,7 +108,7 @@ if __name__ == "__main__":
     words.add_argument("--cleanlab", required=True, metavar="PYTHON")
     given = words.parse_args()
     kinds_of = json.loads((given.spoilt / "spoilt.json").read_text())["kinds"]
-    images, cleanlab, iou = baselines(given.runs, given.cleanlab)
+    images, cleanlab, iou = baselines(given.runs, [f"data.root={given.spoilt}"], given.cleanlab)
     ours = {e["image"]: e["score"] for e in read_suspects(given.doctor)[0]["images"]}
     print(table({
         "doctor": ours,

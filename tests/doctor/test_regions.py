@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from hrseg.doctor import collection
-from hrseg.doctor.regions import Knowledge, regions
+from hrseg.doctor.regions import Knowledge, Strengths, regions
 from hrseg.doctor.suspects import BORDER, MISSING, NONE, OTHER, SHIFTED, SWAPPED, WRONG, from_runs, runs_of
 from hrseg.doctor.views import Habits, View
 from hrseg.doctor.whole_images import best_shift, sketch, whole_image_fault
 
 CLASSES = 4
-KNOWN = Knowledge(np.zeros((CLASSES, CLASSES)), np.full(CLASSES, 128.0))
+KNOWN = Knowledge(Strengths(), np.full(CLASSES, 128.0))
 
 
 def scene(objects: int = 1) -> np.ndarray:
@@ -58,15 +58,14 @@ def test_ignored_pixels_are_never_suspects():
     assert found(scene(), label) == []
 
 
-def test_what_models_usually_take_for_something_else_weighs_less():
+def test_what_models_see_in_many_images_weighs_less():
     label = scene()
     label[label == 2] = 3
-    usual = np.zeros((CLASSES, CLASSES))
-    usual[3, 2] = 0.5
-    view = seen(scene(), label)
-    assert (
-        regions(label, view, Knowledge(usual, KNOWN.thresholds))[0].score < 0.5 * regions(label, view, KNOWN)[0].score
-    )
+    view, strengths = seen(scene(), label), Strengths()
+    for _ in range(5):
+        strengths.add(label, view, CLASSES)
+    often = regions(label, view, Knowledge(strengths, KNOWN.thresholds))
+    assert often[0].score < 0.5 * regions(label, view, KNOWN)[0].score
 
 
 @pytest.mark.parametrize(("down", "right"), [(9, 0), (-5, 7), (0, -12)])
