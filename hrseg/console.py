@@ -176,6 +176,17 @@ def image_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def probability(text: str) -> float:
+    """A number between 0 and 1 from text, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
+    return value
+
+
 def progress(
     total: int | None, what: str, unit: str, *, shown: bool = True, start: int = 0, leave: bool = False
 ) -> tqdm:

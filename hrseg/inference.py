@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hrseg.config import EvalConfig
 from hrseg.fast.optimize import optimize
+from hrseg.metrics import THRESHOLDS
 from hrseg.task import Task
 
 Size = tuple[int, int]
@@ -25,7 +26,8 @@ class Inference:
 
     With one scale, no flip and no turns the answer is the model's logits. Otherwise it is the logarithm of the mean of
     the probabilities of all these views (softmax; sigmoid for binary and multilabel), as logits, so that both are read
-    alike. Flips and turns together are the eight views of a square.
+    alike. Flips and turns together are the eight views of a square. threshold: of binary and multilabel tasks, the
+    probability above which a pixel is foreground, or has a label.
     """
 
     task: Task
@@ -34,12 +36,13 @@ class Inference:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     turns: bool = False  # by 0, 90, 180 and 270 degrees
+    threshold: float = 0.5
 
     @classmethod
-    def from_config(cls, config: EvalConfig, task: Task) -> Inference:
+    def from_config(cls, config: EvalConfig, task: Task, threshold: float = 0.5) -> Inference:
         window = config.window if config.mode == "slide" else None
         stride = config.stride or (window and (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)))
-        return cls(task, window, stride if window else None, tuple(config.scales), config.flip, config.turns)
+        return cls(task, window, stride if window else None, tuple(config.scales), config.flip, config.turns, threshold)
 
     def __call__(self, model: nn.Module, image: Tensor, size: Size | None = None) -> Tensor:
         """Float logits [N, K, *size] of a normalised image [N, C, H, W]; size: (height, width), default the image's."""
@@ -66,7 +69,7 @@ class Inference:
         if self.task is Task.MULTICLASS:
             labels = logits.max(dim=1).indices  # as argmax, which takes up to four times as long on a CPU
             return labels.to(torch.uint8 if logits.shape[1] <= 256 else torch.int64)
-        labels = (logits > 0).to(torch.uint8)
+        labels = (logits > logit(self.threshold)).to(torch.uint8)
         return labels.squeeze(1) if self.task is Task.BINARY else labels
 
     def confidence(self, logits: Tensor) -> Tensor:
@@ -74,8 +77,15 @@ class Inference:
         probabilities = self.probabilities(logits)
         if self.task is Task.MULTICLASS:
             return probabilities.amax(dim=1)
-        confidence = torch.maximum(probabilities, 1 - probabilities)
+        confidence = torch.where(logits > logit(self.threshold), probabilities, 1 - probabilities)
         return confidence.squeeze(1) if self.task is Task.BINARY else confidence
+
+    def passed(self, logits: Tensor) -> Tensor | None:
+        """How many of `THRESHOLDS` each probability is above, uint8 as the logits; None for a multiclass task."""
+        if self.task is Task.MULTICLASS:
+            return None
+        cuts = torch.tensor([logit(float(t)) for t in THRESHOLDS], device=logits.device)
+        return torch.bucketize(logits.float(), cuts).to(torch.uint8)
 
     def _turns(self) -> range:
         return range(4 if self.turns else 1)
@@ -85,6 +95,11 @@ class Inference:
             return forward(model, image)
         assert self.stride is not None
         return slide(model, image, self.window, self.stride)
+
+
+def logit(probability: float) -> float:
+    """The logit of a probability between 0 and 1."""
+    return math.log(probability / (1 - probability))
 
 
 class Ensemble(nn.Module):

@@ -33,11 +33,13 @@ class EvaluationPlan:
     pictures: int = 0
 
 
-def evaluation_plan(config: Config, task: Task, *, definition: str | None = None) -> EvaluationPlan:
-    """The plan of the `eval` section. definition: replaces eval.definition."""
+def evaluation_plan(
+    config: Config, task: Task, *, definition: str | None = None, threshold: float = 0.5
+) -> EvaluationPlan:
+    """The plan of the `eval` section. definition: replaces eval.definition. threshold: of `Inference`."""
     settings = config.eval
     return EvaluationPlan(
-        Inference.from_config(settings, task),
+        Inference.from_config(settings, task, threshold),
         precision=settings.precision or config.train.precision,
         short_side=settings.short_side,
         batch_size=settings.batch_size,

@@ -15,9 +15,9 @@ from hrseg import build, weights
 from hrseg import config as settings
 from hrseg.config import Config
 from hrseg.data.loader import Normalise
-from hrseg.errors import WeightsError
+from hrseg.errors import ConfigError, WeightsError
 from hrseg.inference import Ensemble
-from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation
+from hrseg.task import IMAGENET_MEAN, IMAGENET_STD, LabelSpace, Normalisation, Task
 from hrseg.weights import checkpoint
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class TrainedModel:
     """A model out of a checkpoint. classes_assumed: the file counts its classes and has no names for them.
 
     images: number and checksum of the names of its training and validation images, if the file tells.
+    threshold: above which probability a pixel of a binary or multilabel task is a yes; 0.5 where the file says nothing.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class TrainedModel:
     step: int
     classes_assumed: bool = False
     images: Mapping[str, Any] | None = None
+    threshold: float = 0.5
 
 
 def load_trained_model(
@@ -73,10 +75,14 @@ def load_trained_model(
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         what = f"its classes, task or normalisation are of no known kind: {error}."
         raise WeightsError(source, what, "Was it changed by hand?") from None
+    threshold = beside.get("threshold")
+    if threshold is not None and not (isinstance(threshold, float) and 0 < threshold < 1):
+        raise WeightsError(source, f"its threshold is {threshold!r}, not between 0 and 1.", "Was it changed by hand?")
     model = build.model(config, space, normalisation.channels, pretrained=False)
     checkpoint.load_weights(model, content.tensors, source)
     images = beside.get("data")
-    return TrainedModel(model.eval(), space, normalisation, config, beside.get("step") or 0, images=images)
+    step = beside.get("step") or 0
+    return TrainedModel(model.eval(), space, normalisation, config, step, images=images, threshold=threshold or 0.5)
 
 
 def load_trained_models(
@@ -102,6 +108,19 @@ def load_trained_models(
             what = f"takes {_values(ranges[0])}, but {sources[0]} takes {_values(ranges[1])}."
             raise WeightsError(source, what, "Average models of the same images.")
     return loaded
+
+
+def chosen_threshold(loaded: Sequence[TrainedModel], given: float | None = None) -> float:
+    """The threshold that is used: the given one, else the checkpoints' own, of several the mean.
+
+    Raises ConfigError where one is given for a multiclass task.
+    """
+    if given is None:
+        return sum(one.threshold for one in loaded) / len(loaded)
+    if loaded[0].space.task is Task.MULTICLASS:
+        what = "is for binary and multilabel tasks; of several classes, the most probable one is taken."
+        raise ConfigError("--threshold", what, "Leave it out.")
+    return given
 
 
 def _values(input_range: tuple[tuple[float, float], ...]) -> str:

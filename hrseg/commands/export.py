@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.console import command, image_size, parser, require_effect, split_settings
+from hrseg.console import command, image_size, parser, probability, require_effect, split_settings
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ def main(argv: Sequence[str]) -> int:
     """Write a checkpoint in another format and check that the file answers as the model does."""
     args, overrides = parse_words(argv)
     from hrseg import config as settings
-    from hrseg.build.trained_model import load_trained_model
+    from hrseg.build.trained_model import chosen_threshold, load_trained_model
     from hrseg.data.images import inspect_image
 
     if args.picture:
         inspect_image(args.picture)  # before minutes are spent
     loaded = load_trained_model(args.checkpoint, trust_code=args.trust_code)
+    loaded = dataclasses.replace(loaded, threshold=chosen_threshold([loaded], args.threshold))
     plain = settings.override(loaded.config.to_plain(), overrides)
     loaded = dataclasses.replace(loaded, config=settings.parse(plain, where=str(args.checkpoint)))
     require_effect(overrides, OBEYED, "tools/export.py")
@@ -56,6 +57,12 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--size", type=image_size, metavar="HxW", help="of the images; default: the training crop")
     add("--dynamic", action="store_true", help="any number of images of any size")
     add("--argmax", action="store_true", help="class indices instead of logits")
+    add(
+        "--threshold",
+        type=probability,
+        metavar="X",
+        help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
+    )
     add("--normalised", action="store_true", help="the file expects images that are normalised already")
     precision = arguments.add_mutually_exclusive_group()
     precision.add_argument("--half", action="store_const", const="fp16", dest="precision", help="weights in 16 bits")

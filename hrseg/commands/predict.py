@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.console import command, parser
+from hrseg.console import command, parser, probability
 from hrseg.errors import ConfigError
 
 # As in hrseg.data.images.large_images, which imports OpenCV; a test compares them.
@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         precision=args.precision,
         tile=args.tile,
         max_pixels=args.max_pixels,
+        threshold=args.threshold,
         trust_code=args.trust_code,
     )
     if predictor.device.type == "cpu":
@@ -84,6 +85,12 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     add("--flip", action=argparse.BooleanOptionalAction, help="average with the mirrored image")
     add("--turns", action=argparse.BooleanOptionalAction, help="average with the image turned by right angles")
     add("--scales", type=_scales, metavar="A,B", help="average over these sizes of the image, e.g. 0.75,1,1.25")
+    add(
+        "--threshold",
+        type=probability,
+        metavar="X",
+        help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
+    )
     add("--no-colors", action="store_true", help="do not write the palette PNG")
     add("--no-overlay", action="store_true", help="do not write overlays of images")
     add(

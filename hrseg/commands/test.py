@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg import config as settings
-from hrseg.console import command, parser, require_effect, split_settings
+from hrseg.console import command, parser, probability, require_effect, split_settings
 from hrseg.errors import ConfigError
 
 OBEYED = ("data", "eval", "run", "train.precision", "model")
@@ -49,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--out", type=Path, metavar="DIR", help="where scores go; default: run.dir, else the checkpoint's folder"
     )
+    arguments.add_argument(
+        "--threshold", type=probability, metavar="X",
+        help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
+    )  # fmt: skip
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
     args = arguments.parse_intermixed_args(argv)
     files, overrides = split_settings(args.words)
@@ -58,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("tools/test.py", "scores either a model or files.", "Give --checkpoint or --predictions.")
     if args.ids and not args.predictions:
         raise ConfigError("--ids", "says what --predictions hold.", "Give --predictions DIR, or leave it out.")
+    if args.threshold is not None and args.predictions:
+        raise ConfigError("--threshold", "is for models; --predictions hold classes already.", "Leave it out.")
     if args.out and any(word.startswith("run.dir=") for word in overrides):
         raise ConfigError("--out", "and run.dir= both say where the scores go.", "Give one of them.")
     if args.predictions and not files:
@@ -71,5 +77,7 @@ def main(argv: Sequence[str]) -> int:
         score_prediction_files(args.predictions, settings.load(files[0], overrides), ids=args.ids, **common)
     else:
         config_path = files[0] if files else None
-        score_checkpoints(args.checkpoint, config_path, overrides, trust_code=args.trust_code, **common)
+        score_checkpoints(
+            args.checkpoint, config_path, overrides, threshold=args.threshold, trust_code=args.trust_code, **common
+        )
     return 0

@@ -49,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     state = train(config, folder, resume=args.resume)
     if int(os.environ.get("RANK", 0)) == 0 and state.best["miou"] is not None:
+        if (iou := state.best.get("foreground_iou")) is not None:
+            at = "" if state.threshold is None else f"; threshold of the best IoU at the end: {state.threshold:.2f}"
+            print(f"best IoU of the foreground {iou:.4f} at threshold 0.50{at}")
         print(f"best mIoU {state.best['miou']:.4f} at iteration {state.best['step']}: {folder}/checkpoints/best.pt")
         print(f"pictures (image, ground truth, prediction, error): {folder}/images/val/")
         print(f"report: {folder}/report.html")

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     """What a model says of one image: class indices [H, W] ({0, 1} [L, H, W] for multilabel), and how sure it is.
 
     confidence: the probability of what is said, at every third pixel of every third row. target: None without labels.
-    image: [H, W, C] in its own type, as the model saw it. loss: where one was asked for.
+    image: [H, W, C] in its own type, as the model saw it. loss: where one was asked for. passed: of `Inference.passed`.
     """
 
     place: int  # in the data set
@@ -44,20 +44,22 @@ class Answer(NamedTuple):
     target: np.ndarray | None
     image: np.ndarray
     loss: float | None = None
+    passed: np.ndarray | None = None
 
 
 @torch.inference_mode()
 def predict(
     model: nn.Module, image: Tensor, inference: Inference, normalise: nn.Module, precision: str, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Class indices [N, *size] (multilabel: [N, L, *size]) of images [N, C, H, W] in their own type.
 
-    And the probability of each, and the logits, float32, both at every third pixel of every third row.
+    And the probability of each, and the logits, float32, both at every third pixel of every third row; and how many
+    thresholds each pixel is above, uint8 [N, L, *size], None for multiclass.
     """
     with torch.autocast(image.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         logits = inference(model, normalise(image), size)
         sampled = logits[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP].float()
-        return inference.labels(logits), inference.confidence(sampled), sampled
+        return inference.labels(logits), inference.confidence(sampled), sampled, inference.passed(logits)
 
 
 def answers(
@@ -96,7 +98,7 @@ def answers(
                 size = (batch.target.shape[-2], batch.target.shape[-1])
             else:
                 size = dataset.image_size(batch.indices[0])
-            labels, confidence, sampled = predict(
+            labels, confidence, sampled, above = predict(
                 run, batch.image.to(device, non_blocking=True), plan.inference, normalise, precision, size
             )
             losses: list[float | None] = [None] * len(batch.names)
@@ -104,9 +106,17 @@ def answers(
                 target = batch.target[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP].to(device)
                 losses = [float(criterion(sampled, target).total)] * len(batch.names)
             targets = [None] * len(batch.names) if batch.target is None else batch.target.numpy()
+            passed = [None] * len(batch.names) if above is None else above.cpu().numpy()
             images = batch.image.permute(0, 2, 3, 1).numpy()
             yield from map(
-                Answer, batch.indices, labels.cpu().numpy(), confidence.cpu().numpy(), targets, images, losses
+                Answer,
+                batch.indices,
+                labels.cpu().numpy(),
+                confidence.cpu().numpy(),
+                targets,
+                images,
+                losses,
+                passed,
             )
     finally:
         model.train(was_training)
@@ -120,6 +130,7 @@ def evaluator_of(dataset: Dataset, plan: EvaluationPlan, *, void_predictions: bo
         cluster=plan.cluster,
         boundary_ratio=plan.boundary_ratio,
         void_predictions=void_predictions,
+        threshold=None if void_predictions else plan.inference.threshold,
     )
 
 
@@ -148,7 +159,9 @@ def evaluate(
             if target is None:
                 what = "has no labels to score against."
                 raise DataError(dataset.names[index], what, "Choose a split that has them.")
-            evaluator.add(index, evaluator.count(index, prediction, target, confidence=answer.confidence))
+            evaluator.add(
+                index, evaluator.count(index, prediction, target, confidence=answer.confidence, passed=answer.passed)
+            )
             losses.append(answer.loss)
             if on_prediction:
                 on_prediction(index, prediction)

@@ -28,6 +28,7 @@ from hrseg.metrics import (
     pixel_runs,
     scores,
     scores_of_images,
+    threshold_counts,
 )
 from hrseg.task import LabelSpace, Task
 
@@ -53,8 +54,11 @@ class Evaluation:
     def headline(self) -> dict[str, Any]:
         """The figures of one line of log.jsonl. class_iou: by name, null where a class is absent."""
         plain = self.scores.to_plain()
-        found = {} if self.loss is None else {"loss": self.loss}
+        found: dict[str, Any] = {} if self.loss is None else {"loss": self.loss}
         found |= {k: plain[k] for k in ("miou", "pixel_accuracy", "class_accuracy")} | {"time_s": self.seconds}
+        if (foreground := self.scores.foreground) is not None:
+            found |= {f"foreground_{name}": plain["foreground"][name] for name in ("iou", "dice")}
+            found["threshold"] = None if foreground.best is None else foreground.best.threshold
         return found | {"class_iou": {row["name"]: row["iou"] for row in plain["classes"]}}
 
 
@@ -65,7 +69,7 @@ class Evaluator:
     None: what the data set says; "image": each alone; else a regular expression, searched in the name, of which the
     first group counts, or the whole match. boundary_ratio: the width of the band of boundary IoU over the image's
     diagonal; None: as usual for the data set; 0: not measured. void_predictions: the ignore index in a prediction is no
-    error but a miss.
+    error but a miss. threshold: of the predictions of a binary or multilabel task.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Evaluator:
         cluster: str | None = None,
         boundary_ratio: float | None = None,
         void_predictions: bool = False,
+        threshold: float | None = None,
     ):
         self.dataset, self.cluster, self._start = dataset, cluster, time.perf_counter()
         self.space: LabelSpace = dataset.space
@@ -95,6 +100,7 @@ class Evaluator:
             instance_classes=self.instances.classes if self.instances else (),
             instance_categories=self.instances.categories if self.instances else (),
             boundary_ratio=boundary_ratio or None,
+            threshold=None if self.space.task is Task.MULTICLASS else threshold,
         )
         self.miou()  # an unknown definition is reported here, before any work
 
@@ -106,22 +112,24 @@ class Evaluator:
         *,
         confidence: np.ndarray | Tensor | None = None,
         label_ids: np.ndarray | None = None,
+        passed: np.ndarray | None = None,
     ) -> ImageCounts:
         """What one image adds; adds nothing, so that several threads may count.
 
         prediction, target: class indices [H, W], or {0, 1} [L, H, W]. confidence: the probability of what is predicted,
         at every third pixel of every third row. label_ids: the prediction as ids of the data set's label table, where
-        it was made as such; they tell apart what is no class.
+        it was made as such; they tell apart what is no class. passed: of `Inference.passed`.
         """
         ignore_index, calibration, instances = self.space.ignore_index, None, None
         if confidence is not None:
             predicted, truth = (plane[..., ::CALIBRATION_STEP, ::CALIBRATION_STEP] for plane in (prediction, target))
             calibration = calibration_counts(confidence, predicted, truth, ignore_index)
+        thresholds = None if passed is None else threshold_counts(passed, target, ignore_index)
         if self.instances is None:
             confusion = self.total.count(prediction, target)
         else:
             confusion, instances = self._with_instances(index, prediction, target, label_ids)
-        return ImageCounts(confusion, self._boundary(prediction, target), instances, calibration)
+        return ImageCounts(confusion, self._boundary(prediction, target), instances, calibration, thresholds)
 
     def add(self, index: int, counts: ImageCounts) -> None:
         """Add an image that was counted."""

@@ -16,7 +16,7 @@ from hrseg import config as settings
 from hrseg.build import memory
 from hrseg.build.changes import other_validation_images
 from hrseg.build.evaluation import evaluation_plan
-from hrseg.build.trained_model import TrainedModel, difference, ensemble, load_trained_models
+from hrseg.build.trained_model import TrainedModel, chosen_threshold, difference, ensemble, load_trained_models
 from hrseg.config import Config
 from hrseg.console import counted
 from hrseg.data.dataset import Dataset
@@ -45,13 +45,15 @@ def score_checkpoints(
     out: Path | None = None,
     definition: str | None = None,
     submit: Path | None = None,
+    threshold: float | None = None,
     trust_code: bool = False,
 ) -> None:
     """Score a checkpoint, or the mean of several, and leave scores, pictures and the page in a folder.
 
     config_path: settings to score by; None: the checkpoint's own. overrides: `key=value`. out: the folder; None:
     run.dir where the given settings have it, else where the checkpoint's run is. definition: instead of
-    eval.definition. submit: also write what the Cityscapes server wants.
+    eval.definition. submit: also write what the Cityscapes server wants. threshold: instead of the checkpoint's, for
+    binary and multilabel tasks.
     """
     given = settings.override(settings.read_with_base(config_path) if config_path else {}, overrides)
 
@@ -61,7 +63,7 @@ def score_checkpoints(
 
     named = {"arch", "encoder"} & (given.get("model") or {}).keys()
     members = load_trained_models(checkpoints, trust_code=trust_code, fallback=as_given if named else None)
-    first = members[0]
+    first, threshold = members[0], chosen_threshold(members, threshold)
     model, normalisation = first.model, first.normalisation
     if len(members) > 1:
         model, normalisation = ensemble(members), Normalisation.none(normalisation.channels)
@@ -91,7 +93,7 @@ def score_checkpoints(
         memory.require_room_for_evaluation(config.eval, dataset, device)
         submission = stack.enter_context(Submission(dataset, submit)) if submit else None
         dataset = build.cached(config, dataset, progress=distributed.is_main())
-        plan = evaluation_plan(config, dataset.space.task, definition=definition)
+        plan = evaluation_plan(config, dataset.space.task, definition=definition, threshold=threshold)
         model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if submission and not dataset.has_targets():
             with progress_of_share(dataset, "predicting") as bar:

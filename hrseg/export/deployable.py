@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from hrseg.build.trained_model import TrainedModel
 from hrseg.data.loader import Normalise
+from hrseg.inference import logit
 from hrseg.runtime import PRECISIONS
 
 
 class Deployed(nn.Module):
     """forward(image [N, C, H, W]) -> float32 logits [N, K, H, W], or class indices, uint8 [N, H, W].
 
-    argmax: class indices; for multilabel {0, 1} [N, L, H, W]; int64 for more than 256 classes. normalised: the image is
+    argmax: class indices, by the model's threshold where it has one;
+    for multilabel {0, 1} [N, L, H, W]; int64 for more than 256 classes. normalised: the image is
     float32 and already normalised; otherwise it has its stored values. Inside, the image is padded to a size that the
     network takes, and the result cropped. precision: of the network, "fp32", "fp16" or "bf16".
     """
@@ -32,7 +34,7 @@ class Deployed(nn.Module):
         self.register_buffer("scale", normalise.scale)
         self.model = copy.deepcopy(loaded.model).to(self.precision).eval()
         self.multiple = size_multiple(loaded.model)
-        self.argmax, self.task = argmax, loaded.space.task.value
+        self.argmax, self.task, self.cut = argmax, loaded.space.task.value, logit(loaded.threshold)
         self.label_type = torch.uint8 if len(loaded.space.classes) <= 256 else torch.int64
 
     def forward(self, image: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class Deployed(nn.Module):
             return logits
         if self.task == "multiclass":
             return logits.argmax(dim=1).to(self.label_type)
-        labels = (logits > 0).to(torch.uint8)
+        labels = (logits > self.cut).to(torch.uint8)
         return labels.squeeze(1) if self.task == "binary" else labels
 
 

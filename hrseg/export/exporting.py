@@ -132,6 +132,7 @@ def describe(
         "classes": list(space.names),
         "palette": [list(c.color) for c in space.classes],
         "ignore_index": space.ignore_index,
+        "threshold": None if space.task is Task.MULTICLASS else loaded.threshold,
         "input": {"name": "image", "type": _name(dtype), "layout": "N C H W", "channels": channels},
         "output": {"name": name, "type": _name(kind), "layout": layout},
         "size": {"fixed": size, "least": None if size else SMALLEST, "padded_inside_to_multiple_of": module.multiple},

@@ -21,6 +21,7 @@ from hrseg.inference import Inference, forward
 from hrseg.made_files import require_replaceable
 from hrseg.report import pictures
 from hrseg.report.run_folder import data_name
+from hrseg.task import Task
 from hrseg.weights import checkpoint
 from hrseg.weights.save import write_safetensors
 
@@ -50,6 +51,7 @@ def save_pretrained(
         require_replaceable(folder / name_of_file)
     shown = None if picture is None else _segmented(loaded, Path(picture))
     meaning = {"normalisation": loaded.normalisation.to_plain(), **loaded.space.to_plain()}
+    meaning |= {} if loaded.space.task is Task.MULTICLASS else {"threshold": loaded.threshold}
     settings = {"format": checkpoint.FORMAT, "step": loaded.step, "config": _published(loaded.config.to_plain())}
     scores = {"metrics": {k: v for k, v in metrics.items() if k not in NOT_PUBLISHED} if metrics else None}
     write_safetensors(folder / WEIGHTS, loaded.model.state_dict(), settings | meaning | scores)
@@ -181,7 +183,8 @@ def _segmented(loaded: TrainedModel, path: Path) -> np.ndarray:
     seen = open_image(path).for_model(loaded.normalisation)
     image = seen.rows(0, seen.size[0]).image
     x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0)
-    labels = Inference(loaded.space.task).labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
+    inference = Inference(loaded.space.task, threshold=loaded.threshold)
+    labels = inference.labels(forward(loaded.model, normalise(x, loaded.normalisation)))[0].numpy()
     rgb = pictures.displayable(image, loaded.normalisation)
     pair = pictures.beside([rgb, pictures.overlay(rgb, labels, loaded.space)])
     counted = pictures.pixels_per_class(labels, loaded.space)

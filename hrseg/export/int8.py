@@ -103,7 +103,7 @@ def _miou(run: Runner, loaded: TrainedModel, module: Deployed, dtype: torch.dtyp
     for image, target in _images(loaded, dataset, module, dtype, size):
         if target is not None:
             answer = run(image)
-            labels = answer if module.argmax else Inference(space.task).labels(answer)
+            labels = answer if module.argmax else Inference(space.task, threshold=loaded.threshold).labels(answer)
             planes = labels.view(1, -1, *image.shape[-2:]).float()
             labels = F.interpolate(planes, target.shape[-2:], mode="nearest-exact").to(labels.dtype)
             total.update(labels.view(target.shape), torch.from_numpy(target))

@@ -45,7 +45,7 @@ def verify(
     loaded: TrainedModel, run: Runner, images: Sequence[Tensor], *, argmax: bool, normalised: bool
 ) -> Verification:
     """Run the model and the file on the same images and compare. images: [N, C, H, W] with stored values."""
-    inference, normalise = Inference(loaded.space.task), Normalise(loaded.normalisation)
+    inference, normalise = Inference(loaded.space.task, threshold=loaded.threshold), Normalise(loaded.normalisation)
     equal = pixels = 0
     difference = 0.0
     for image in images:

@@ -27,15 +27,18 @@ from hrseg.metrics.scores import (
     table,
 )
 from hrseg.metrics.summary import scores_of_images
+from hrseg.metrics.thresholds import THRESHOLDS, LabelScores, threshold_counts, yes_pixels
 
 __all__ = [
     "DEFINITIONS",
+    "THRESHOLDS",
     "ClassScore",
     "ConfusionMatrix",
     "Difference",
     "ImageCounts",
     "InstanceIoU",
     "InstanceScores",
+    "LabelScores",
     "PerImage",
     "Scores",
     "SummedScore",
@@ -62,4 +65,6 @@ __all__ = [
     "scores_of_images",
     "summed_scores",
     "table",
+    "threshold_counts",
+    "yes_pixels",
 ]

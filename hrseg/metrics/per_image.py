@@ -14,23 +14,25 @@ import numpy as np
 from hrseg.errors import DataError
 from hrseg.files import whole_file
 from hrseg.metrics.calibration import BINS
+from hrseg.metrics.thresholds import STEPS
 from hrseg.task import LabelSpace, Task
 
 PACKED = 1000  # images that are compressed together in memory
 
 
 class ImageCounts(NamedTuple):
-    """What one image adds to the scores; the last three are None where they were not measured.
+    """What one image adds to the scores; the others are None where they were not measured.
 
     confusion: int64 [K, K], row = target, column = prediction; [K, K + 1] with void predictions; multilabel: [L, 2, 2].
     boundary: int64 [2, K], see `boundary_areas`. instances: float64 [2, M], see `InstanceIoU.update`. calibration:
-    float64 [3, 15], see `calibration_counts`.
+    float64 [3, 15], see `calibration_counts`. thresholds: integers [L, 2, 100], see `threshold_counts`.
     """
 
     confusion: np.ndarray
     boundary: np.ndarray | None = None
     instances: np.ndarray | None = None
     calibration: np.ndarray | None = None
+    thresholds: np.ndarray | None = None
 
 
 class Areas(NamedTuple):
@@ -59,6 +61,7 @@ class PerImage:
     space: the classes. definition: how an absent class counts where nothing else is said. void_predictions: the
     confusion matrices have a column more, for predictions that are no class. instance_classes, instance_categories:
     what the columns of `instances` are. boundary_ratio: the width of the band of `boundary` over the image's diagonal.
+    threshold: from which probability on a pixel of a binary or multilabel task was predicted; None: not known.
     Images are ordered by their index in the data set, whatever the order in which they were added.
     """
 
@@ -71,10 +74,11 @@ class PerImage:
         instance_classes: Sequence[str] = (),
         instance_categories: Sequence[str] = (),
         boundary_ratio: float | None = None,
+        threshold: float | None = None,
     ):
         self.space, self.definition, self.void_predictions = space, definition, void_predictions
         self.instance_classes, self.instance_categories = tuple(instance_classes), tuple(instance_categories)
-        self.boundary_ratio = boundary_ratio
+        self.boundary_ratio, self.threshold = boundary_ratio, threshold
         # Of 200 000 small images Python's objects would fill the memory: those already counted are kept as on disk.
         self._recent: dict[int, _Image] = {}
         self._packed: list[bytes] = []
@@ -170,7 +174,7 @@ class PerImage:
 
     @property
     def measured(self) -> list[str]:
-        """What was measured beside the confusion: boundary, instances, calibration."""
+        """What was measured beside the confusion: boundary, instances, calibration, thresholds."""
         return sorted(next(iter(self._images.values())).others) if self._images else []
 
     def __getitem__(self, position: int) -> np.ndarray:
@@ -229,7 +233,9 @@ class PerImage:
         return np.array(right, np.int64), np.array([i.pixels.sum() for i in matrices], np.int64)
 
     def stacked(self, key: str) -> np.ndarray | None:
-        """What was measured of all images: boundary [N, 2, K], instances [N, 2, M] or calibration [N, 3, 15]."""
+        """What was measured of all images: boundary [N, 2, K], instances [N, 2, M], calibration [N, 3, 15],
+        or thresholds [N, L, 2, 100].
+        """
         if key not in self.measured:
             return None
         return np.stack([self._images[index].others[key] for index in self.indices])
@@ -302,8 +308,14 @@ class PerImage:
             "instance_classes": self.instance_classes,
             "instance_categories": self.instance_categories,
             "boundary_ratio": self.boundary_ratio,
+            "threshold": self.threshold,
         }
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         instances = len(self.instance_classes) + len(self.instance_categories)
-        return {"boundary": (2, len(self.space.classes)), "instances": (2, instances), "calibration": (3, BINS)}
+        return {
+            "boundary": (2, len(self.space.classes)),
+            "instances": (2, instances),
+            "calibration": (3, BINS),
+            "thresholds": (self.space.outputs, 2, STEPS),
+        }

@@ -10,6 +10,7 @@ import numpy as np
 from hrseg.metrics.calibration import ece
 from hrseg.metrics.per_image import PerImage
 from hrseg.metrics.scores import mean, ratio
+from hrseg.task import Task
 
 FEWEST_OF_A_TENTH = 3  # images; the one or two worst of a data set do not show how they vary
 
@@ -52,6 +53,7 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
     of_image = image_ious(per_image)
     there = ~np.isnan(of_image)
     found = {
+        **_foreground(per_image),
         "miou": _mean_of_ratios(classes.intersection, classes.union, definition),
         "pixel_accuracy": _mean_of_ratios(right[:, None], counted[:, None]),
         "class_accuracy": _mean_of_ratios(classes.intersection, classes.truth, definition),
@@ -74,6 +76,19 @@ def summed_scores(per_image: PerImage, definition: str) -> dict[str, SummedScore
         flat = calibration.reshape(len(calibration), -1)
         found["ece"] = SummedScore(flat, lambda sums: ece(sums.reshape(*sums.shape[:-1], *bins)))
     return found
+
+
+def _foreground(per_image: PerImage) -> dict[str, SummedScore]:
+    """Of a binary task, the scores of its foreground."""
+    if per_image.space.task is not Task.BINARY:
+        return {}
+    areas = per_image.group_areas([-1, 0])
+    return {
+        "foreground_iou": _mean_of_ratios(areas.intersection, areas.union),
+        "foreground_dice": _mean_of_ratios(2 * areas.intersection, areas.truth + areas.predicted),
+        "foreground_precision": _mean_of_ratios(areas.intersection, areas.predicted),
+        "foreground_recall": _mean_of_ratios(areas.intersection, areas.truth),
+    }
 
 
 def image_ious(per_image: PerImage) -> np.ndarray:

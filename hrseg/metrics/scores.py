@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hrseg.errors import ConfigError, nearest
+from hrseg.metrics.thresholds import AtThreshold, LabelScores
 from hrseg.task import LabelSpace, Task
 
 # What an absent class (in neither target nor prediction) counts for in a mean; NaN: it is left out. Sources:
@@ -125,6 +126,7 @@ class Scores:
     Multiclass and binary: an entry a class (binary: background and foreground), means over the classes.
     Multilabel: an entry a label, about its "yes"; means over the labels; pixel_accuracy is the share of right answers.
     means: those of `MEANS` that were measured. intervals: (low, high) of each mean, by name, over so many clusters.
+    labels: the foreground of a binary task, or each label of a multilabel one, at several thresholds.
     """
 
     definition: str
@@ -138,17 +140,26 @@ class Scores:
     means: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     clusters: int | None = None
+    labels: tuple[LabelScores, ...] = ()
 
     @property
     def miou_interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean IoU."""
         return self.intervals.get("miou")
 
+    @property
+    def foreground(self) -> LabelScores | None:
+        """Of a binary task."""
+        return self.labels[0] if len(self.labels) == 1 and len(self.classes) == 2 else None
+
     def to_plain(self) -> dict[str, Any]:
         """Plain types for metrics.json: what is absent is None."""
         names = ("iou", "accuracy", "dice", "boundary_iou")
         intervals = {name: None if i is None else [_plain(bound) for bound in i] for name, i in self.intervals.items()}
+        labels = [_label_to_plain(label) for label in self.labels]
+        first = {} if not labels else {"foreground": labels[0]} if self.foreground else {"labels": labels}
         return {
+            **first,
             "miou": _plain(self.miou),
             "miou_interval": intervals.get("miou"),
             "pixel_accuracy": _plain(self.pixel_accuracy),
@@ -211,7 +222,8 @@ def table(scores: Scores) -> str:
     if scores.iiou:
         columns["iIoU %"] = [*(scores.iiou.get(c.name, np.nan) for c in scores.classes), scores.means["mean_iiou"]]
     rows = [["class", *columns, "pixels %"]]
-    for number, c in enumerate(scores.classes):
+    order = list(enumerate(scores.classes))
+    for number, c in reversed(order) if scores.foreground else order:
         share = float(ratio(np.array(c.pixels), np.array(total)))
         rows.append([c.name, *(_percent(values[number]) for values in columns.values()), _percent(share)])
     rows.append(["mean", *(_percent(values[-1]) for values in columns.values()), ""])
@@ -224,7 +236,30 @@ def table(scores: Scores) -> str:
     ]
     rule = "-" * sum(widths, 2 * (len(widths) - 1))
     lines = [line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1])]
-    return "\n".join([*lines, *_summary(scores)])
+    return "\n".join([*_label_lines(scores.labels), *lines, *_summary(scores)])
+
+
+def _label_lines(labels: Sequence[LabelScores]) -> list[str]:
+    """What a binary or multilabel task is asked for first, a line for each threshold."""
+    lines = []
+    for label in labels:
+        told = {"as predicted": label.used} if label.half is None else {"": label.half}
+        if label.half is not None and label.used.threshold not in (None, 0.5):
+            told = {"as predicted": label.used} | told
+        told |= {"best here": label.best} if label.best is not None else {}
+        for what, at in told.items():
+            where = "" if at.threshold is None else f" at threshold {at.threshold:.2f}"
+            figures = f"IoU {_percent(at.iou)}, Dice {_percent(at.dice)}"
+            figures += f", precision {_percent(at.precision)}, recall {_percent(at.recall)}"
+            lines.append(f"{label.name}: {figures}{where}{f' ({what})' if what else ''}")
+    return lines
+
+
+def _label_to_plain(label: LabelScores) -> dict[str, Any]:
+    def plain(at: AtThreshold | None) -> dict[str, Any] | None:
+        return at and {key: None if value is None else _plain(value) for key, value in at._asdict().items()}
+
+    return {"name": label.name, **(plain(label.used) or {}), "half": plain(label.half), "best": plain(label.best)}
 
 
 def _summary(scores: Scores) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hrseg import runtime
-from hrseg.build.trained_model import ensemble, load_trained_models
+from hrseg.build.trained_model import chosen_threshold, ensemble, load_trained_models
 from hrseg.config import EvalConfig
 from hrseg.data.images.large_images import MAX_PIXELS, TILE, ImageSource, ModelInput, Rows, open_image
 from hrseg.data.loader import resize_short_side
@@ -35,7 +35,8 @@ class Predictor:
     checkpoint: a file of hrseg, or of any family that hrseg.weights knows; several are averaged. device: auto, cpu,
     cuda. flip, turns, scales: average over these views; None: as the checkpoint's settings evaluate. precision: fp32,
     bf16 or fp16; None: as the settings say on a GPU, fp32 on the CPU. tile: images of more than four tiles' pixels go
-    through the network in tiles of this side; 0: never. max_pixels: larger files are refused. trust_code: run code
+    through the network in tiles of this side; 0: never. max_pixels: larger files are refused. threshold: of binary
+    and multilabel models, the probability above which a pixel counts; None: the checkpoint's. trust_code: run code
     outside hrseg that the checkpoint names.
     Raises WeightsError, ConfigError.
     """
@@ -51,6 +52,7 @@ class Predictor:
         precision: str | None = None,
         tile: int = TILE,
         max_pixels: int = MAX_PIXELS,
+        threshold: float | None = None,
         trust_code: bool = False,
     ):
         if tile and (tile < SMALLEST or tile % GRID):
@@ -70,7 +72,7 @@ class Predictor:
             raise ConfigError("device", error.what, "Use auto, cpu, cuda or cuda:1.") from None
         self.space: LabelSpace = members[0].space
         self.normalisation: Normalisation = members[0].normalisation
-        self.inference = Inference.from_config(config, self.space.task)
+        self.inference = Inference.from_config(config, self.space.task, chosen_threshold(members, threshold))
         self.short_side, self.tile, self.max_pixels = config.short_side, tile, max_pixels
         self.precision = precision or (
             "fp32" if self.device.type == "cpu" else config.precision or settings.train.precision

@@ -81,7 +81,8 @@ def build_page(predictor: Predictor, title: str) -> Any:
         with gradio.Column(visible=False) as controls:
             opacity = gradio.Slider(0, 100, 55, step=1, label="opacity of the classes, %")
             threshold = gradio.Slider(
-                0.01, 0.99, 0.5, step=0.01, label=f"threshold: probability from which a pixel is {space.names[-1]}",
+                0.01, 0.99, predictor.inference.threshold, step=0.01,
+                label=f"threshold: probability from which a pixel is {space.names[-1]}",
                 visible=binary,
             )  # fmt: skip
             drawn = [name for index, name in enumerate(space.names) if index != space.background]

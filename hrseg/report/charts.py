@@ -26,8 +26,11 @@ class Line(NamedTuple):
     points: bool = False
 
 
-def lines(title: str, drawn: Sequence[Line], *, percent: bool = False) -> Markup:
-    """Lines over iterations. Many points are drawn as means of bins, in a band from minimum to maximum."""
+def lines(title: str, drawn: Sequence[Line], *, percent: bool = False, x_name: str = "iteration") -> Markup:
+    """Lines over iterations, or over what x_name says.
+
+    Many points are drawn as means of bins, in a band from minimum to maximum.
+    """
     drawn = [line for line in drawn if len(line.x)]
     values = np.concatenate([np.asarray(line.y, float) for line in drawn])
     x_end = max(max(line.x) for line in drawn) or 1
@@ -60,10 +63,15 @@ def lines(title: str, drawn: Sequence[Line], *, percent: bool = False) -> Markup
                 shown = f"{100 * value:.2f} %" if percent else f"{value:.4g}"
                 parts.append(
                     Markup('<circle class="point {}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>').format(
-                        line.look, px, py, f"{line.name}, iteration {step:g}: {shown}"
+                        line.look,
+                        px,
+                        py,
+                        f"{line.name}, {x_name} {step:.4g}: {shown}"
+                        if x_name != "iteration"
+                        else f"{line.name}, iteration {step:g}: {shown}",
                     )
                 )
-    parts.append(_axis_name("iteration"))
+    parts.append(_axis_name(x_name))
     return _figure(title, parts)
 
 

@@ -21,11 +21,12 @@ from hrseg.console import counted
 from hrseg.errors import HrsegError
 from hrseg.files import whole_file
 from hrseg.made_files import require_replaceable
-from hrseg.metrics import difference, image_ious, interval
+from hrseg.metrics import difference, image_ious, interval, yes_pixels
 from hrseg.report import charts, run_folder
 from hrseg.report.matrix import confusion_matrix_view
 from hrseg.report.run_folder import EvaluatedRun
 from hrseg.report.viewer import viewer_data
+from hrseg.task import Task
 
 LOOKS = ("ours", "theirs")  # classes of the style sheet: this run, and the one it is compared with
 
@@ -77,6 +78,7 @@ def html(ours: EvaluatedRun, theirs: EvaluatedRun | None = None, progress: tuple
         written=time.strftime("%Y-%m-%d %H:%M"),
         subtitles=[_subtitle(run) for run in runs],
         matrices=[confusion_matrix_view(run) for run in runs],
+        precision_recall=_precision_recall(runs, names),
         curves=_curves(runs, names),
         class_curves=_class_curves(runs, names),
         histogram=_histogram(runs, names),
@@ -111,6 +113,10 @@ def _names(runs: Sequence[EvaluatedRun]) -> list[str]:
 
 
 HEADLINES = (  # label, name in metrics.json, what it says
+    ("foreground IoU", "foreground_iou", "overlap of the foreground in ground truth and prediction, over their union"),
+    ("foreground Dice", "foreground_dice", "F1: harmonic mean of precision and recall"),
+    ("precision", "foreground_precision", "share of what is predicted as foreground that is"),
+    ("recall", "foreground_recall", "share of the foreground that is found"),
     ("mean IoU", "miou", "overlap of ground truth and prediction, over their union"),
     ("pixel accuracy", "pixel_accuracy", "share of pixels predicted correctly"),
     ("class accuracy", "class_accuracy", "share of each class found, mean over classes"),
@@ -175,6 +181,8 @@ def _classes(runs: Sequence[EvaluatedRun]) -> dict[str, Any]:
         }
         for number, row in enumerate(tables[0])
     ]
+    if runs[0].per_image.space.task is Task.BINARY:
+        rows.reverse()  # the foreground first
     return {"rows": rows, "boundary": any(v is not None for row in rows for v in row["boundary"])}
 
 
@@ -203,6 +211,33 @@ def _curves(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[tuple[st
         chart = [line(number, kind, key, points=kind == "val") for number in range(len(runs))]
         if any(len(entry.x) for entry in chart):
             drawn.append((title, charts.lines(title, chart, percent=as_percent)))
+    return drawn
+
+
+def _precision_recall(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A chart for the foreground of a binary task, or for each label: precision over recall, best threshold marked."""
+    drawn = []
+    labels = [run.metrics.get("labels") or [run.metrics.get("foreground")] for run in runs]
+    counts = [run.per_image.stacked("thresholds") for run in runs]
+    for number, label in enumerate(labels[0]):
+        lines, told = [], []
+        for name, look, of_run, rows in zip(names, LOOKS, counts, labels, strict=False):
+            if of_run is None or label is None or not rows[number] or not rows[number]["best"]:
+                continue
+            right, predicted, truth = yes_pixels(of_run.sum(axis=0)[number])
+            some = predicted > 0
+            lines.append(charts.Line(name, look, right[some] / truth, right[some] / predicted[some]))
+            best = rows[number]["best"]
+            at = f"{name}, threshold {best['threshold']:.2f}"
+            lines.append(charts.Line(at, look, [best["recall"]], [best["precision"]], points=True))
+            told.append(
+                f"{name}: best IoU {percent(best['iou'])} %, Dice {percent(best['dice'])} %, "
+                f"at threshold {best['threshold']:.2f}"
+            )
+        if lines:
+            title = f"precision over recall: {label['name']}"
+            chart = charts.lines(title, lines, percent=True, x_name="recall")
+            drawn.append({"title": title, "chart": chart, "told": "; ".join(told)})
     return drawn
 
 

@@ -80,8 +80,13 @@ class RunOutput:
         if distributed.is_main():
             self._tracker.examples(drawn.examples(), plan.space, state.step)
         # Done again after a stop, a validation finds the same score: what was not yet written is.
-        if state.best["step"] in (None, state.step) or miou > state.best["miou"]:
-            state.best = {"miou": miou, "step": state.step}
+        foreground, key, score = evaluation.scores.foreground, "miou", miou
+        if foreground is not None:
+            key, score = "foreground_iou", foreground.used.iou
+            state.threshold = foreground.best and foreground.best.threshold
+        before = state.best.get(key)
+        if state.best["step"] in (None, state.step) or before is None or score > before or np.isnan(before):
+            state.best = {"miou": miou, "step": state.step, key: score}
             self.save_checkpoint("best.pt")
             if distributed.is_main():
                 split, best = plan.config.data.val_split, self.checkpoints / "best.pt"

@@ -25,11 +25,15 @@ from hrseg.weights import checkpoint
 
 @dataclass
 class State:
-    """How far a run is: iterations done, the best validation so far, the iteration after which the last one was."""
+    """How far a run is: iterations done, the best validation so far, the iteration after which the last one was.
+
+    threshold: of a binary task, the best one in the last validation.
+    """
 
     step: int = 0
     best: dict[str, Any] = field(default_factory=lambda: {"miou": None, "step": None})
     validated: int = 0
+    threshold: float | None = None
 
 
 class Run:
@@ -135,6 +139,7 @@ class Run:
             "validated": state.validated,
             "rng": {"seed": plan.seed, "world_size": distributed.world_size()},
             "best": state.best,
+            "threshold": state.threshold,
             "means": self.means.to_plain(),
             "config": plan.config.to_plain(),
             "data": data_identity(plan.train_set, plan.val_set),
@@ -167,7 +172,8 @@ class Run:
         optimizers.prepare_state(optimizer)
         self.scaler.load_state_dict(saved["scaler"])
         self.means = Means(saved.get("means"), self.plan.device)
-        self.state = State(saved["step"], saved["best"], saved.get("validated", saved["step"]))
+        validated = saved.get("validated", saved["step"])
+        self.state = State(saved["step"], saved["best"], validated, saved.get("threshold"))
 
 
 def _parallel(module: nn.Module, plan: TrainingPlan) -> nn.Module:

@@ -91,6 +91,7 @@ class IdentifiedCheckpoint:
     options: dict[str, Any] = field(default_factory=dict)
     questions: tuple[str, ...] = ()
     config: dict[str, Any] | None = None
+    threshold: float | None = None  # of hrseg's own binary models
     report: Report = field(default_factory=lambda: Report(""))
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -348,6 +349,7 @@ def _from_settings(checkpoint: Checkpoint) -> IdentifiedCheckpoint:
         space=space,
         options={key: value for key, value in own.items() if key not in SETTINGS},
         config=dict(beside["config"]),
+        threshold=beside.get("threshold"),
     )
 
 
@@ -379,5 +381,6 @@ def checkpoint_settings(identified: IdentifiedCheckpoint) -> dict[str, Any]:
         "config": config,
         "normalisation": identified.normalisation.to_plain(),
         **space,
+        **({} if identified.threshold is None else {"threshold": identified.threshold}),
         "origin": origin,
     }
