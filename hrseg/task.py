@@ -27,11 +27,15 @@ class Task(StrEnum):
 
 
 class SegmentationClass(NamedTuple):
-    """One class: its name, its colour in pictures (red, green, blue), its category where the benchmark has them."""
+    """One class: its name, its colour in pictures (red, green, blue), its category where the benchmark has them.
+
+    id: the value that masks of the data set have for it; None: not known.
+    """
 
     name: str
     color: tuple[int, int, int]
     category: str | None = None
+    id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,17 @@ class LabelSpace:
     def to_plain(self) -> dict[str, Any]:
         """Plain types only, for a checkpoint."""
         return {
-            "classes": [[c.name, list(c.color), c.category] for c in self.classes],
+            "classes": [[c.name, list(c.color), c.category, *([] if c.id is None else [c.id])] for c in self.classes],
             "task": self.task.value,
             "ignore_index": self.ignore_index,
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> LabelSpace:
-        classes = tuple(SegmentationClass(n, (c[0], c[1], c[2]), k) for n, c, k in plain["classes"])
+        # Files of earlier versions have no ids.
+        classes = tuple(
+            SegmentationClass(n, (c[0], c[1], c[2]), k, *map(int, ids)) for n, c, k, *ids in plain["classes"]
+        )
         return cls(classes, Task(plain["task"]), plain["ignore_index"])
 
 

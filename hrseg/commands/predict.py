@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> int:
     args = parsed(argv)
     from hrseg import distributed, runtime
     from hrseg.predict.input_files import find_inputs
+    from hrseg.predict.label_ids import label_ids
     from hrseg.predict.many_files import made_by, predict_files
     from hrseg.predict.outputs import Outputs
     from hrseg.predict.predictor import Predictor
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     )
     if predictor.device.type == "cpu":
         runtime.keep_freed_memory()
+    if args.ids == "labels":
+        label_ids(predictor.space)  # refuses what has none before anything is written
     outputs = Outputs(
         out,
         made_by(args.checkpoint, predictor),
@@ -48,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         overlay=not args.no_overlay,
         probabilities=args.probabilities,
         frames=args.frames,
+        label_ids=args.ids == "labels",
     )
     with distributed.process_group(predictor.device):
         parts = predict_files(predictor, inputs, outputs, batch=args.batch, workers=args.workers)
@@ -98,6 +102,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="also write each image's class probabilities, float16: probabilities/NAME.npz",
     )
+    ids_help = "values in ids/: class indices, or those of the data set's masks (%(default)s)"
+    add("--ids", choices=["indices", "labels"], default="indices", help=ids_help)
     add("--frames", action="store_true", help="also write the class indices of each video frame: ids/NAME/000000.png")
     add("--tile", type=int, default=TILE, metavar="N", help="larger than 4 of these: in tiles; 0: never (%(default)s)")
     add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help="larger images are refused (%(default)s)")

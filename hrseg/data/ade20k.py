@@ -28,7 +28,10 @@ fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, 
 
 # The colours are hrseg's own, not those of the benchmark's pictures.
 _NAMES = NAMES.replace("\n", " ").split(", ")
-CLASSES = tuple(SegmentationClass(n, c) for n, c in zip(_NAMES, distinct_colors(len(_NAMES)), strict=True))
+CLASSES = tuple(
+    SegmentationClass(n, c, id=i)
+    for i, (n, c) in enumerate(zip(_NAMES, distinct_colors(len(_NAMES)), strict=True), start=1)
+)
 
 SPLITS = {"train": "training", "val": "validation"}
 LAYOUT = (

@@ -15,17 +15,17 @@ from hrseg.task import IGNORE_INDEX, LabelSpace, SegmentationClass
 VOID = 11
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 CLASSES = (
-    SegmentationClass("sky", (128, 128, 128)),
-    SegmentationClass("building", (128, 0, 0)),
-    SegmentationClass("pole", (192, 192, 128)),
-    SegmentationClass("road", (128, 64, 128)),
-    SegmentationClass("pavement", (60, 40, 222)),
-    SegmentationClass("tree", (128, 128, 0)),
-    SegmentationClass("sign", (192, 128, 128)),
-    SegmentationClass("fence", (64, 64, 128)),
-    SegmentationClass("car", (64, 0, 128)),
-    SegmentationClass("pedestrian", (64, 64, 0)),
-    SegmentationClass("bicyclist", (0, 128, 192)),
+    SegmentationClass("sky", (128, 128, 128), id=0),
+    SegmentationClass("building", (128, 0, 0), id=1),
+    SegmentationClass("pole", (192, 192, 128), id=2),
+    SegmentationClass("road", (128, 64, 128), id=3),
+    SegmentationClass("pavement", (60, 40, 222), id=4),
+    SegmentationClass("tree", (128, 128, 0), id=5),
+    SegmentationClass("sign", (192, 128, 128), id=6),
+    SegmentationClass("fence", (64, 64, 128), id=7),
+    SegmentationClass("car", (64, 0, 128), id=8),
+    SegmentationClass("pedestrian", (64, 64, 0), id=9),
+    SegmentationClass("bicyclist", (0, 128, 192), id=10),
 )
 LAYOUT = "train/ and trainannot/, val/ and valannot/, test/ and testannot/, files of the same names, PNG."
 

@@ -69,7 +69,7 @@ LABELS = tuple(
 
 BY_NAME = {label.name: label for label in LABELS}
 EVALUATED = tuple(sorted((label for label in LABELS if not label.ignored), key=lambda label: label.train_id))
-CLASSES = tuple(SegmentationClass(label.name, label.color, label.category) for label in EVALUATED)
+CLASSES = tuple(SegmentationClass(label.name, label.color, label.category, label.id) for label in EVALUATED)
 
 
 def id_to_train_id(ignore_index: int = IGNORE_INDEX) -> np.ndarray:

@@ -84,7 +84,8 @@ class Folder(Pairs):
             raise DataError(path, "has a class whose name is not a folder name: masks/<class>/ holds its masks.")
         shown = [e.color or c for e, c in zip(entries, distinct_colors(len(entries)), strict=True)]
         ignore_index = IGNORE_INDEX if len(entries) <= IGNORE_INDEX else 65535
-        space = (SegmentationClass(e.name, c) for e, c in zip(entries, shown, strict=True))
+        ids = [None if self.task is Task.MULTILABEL else (e.values or (i,))[0] for i, e in enumerate(entries)]
+        space = (SegmentationClass(e.name, c, id=i) for e, c, i in zip(entries, shown, ids, strict=True))
         self.space = LabelSpace(tuple(space), self.task, ignore_index)
         self.mask_values = MaskValues(file._replace(classes=entries), path, self.space, self.mask_kind)
         self.table = self.mask_values.table

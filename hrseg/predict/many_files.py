@@ -46,7 +46,7 @@ def predict_files(
     distributed.barrier()  # names are found before any process writes
     parts = distributed.gather(predict_share(predictor, inputs, outputs, batch=batch, workers=workers))
     if distributed.is_main() and any(part.images or part.videos or part.already_there for part in parts):
-        write_json(outputs.folder / "classes.json", classes_to_plain(predictor.space))
+        write_json(outputs.folder / "classes.json", classes_to_plain(predictor.space, ids=outputs.label_ids))
         write_legend(outputs.folder / "legend.png", predictor.space)
     return parts
 
@@ -107,7 +107,7 @@ def _predict_images(
                 file.write(band)
 
     def writer(one: Input, seen: ModelInput) -> PredictionWriter:
-        chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities")}
+        chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities", "label_ids")}
         chosen["nodata"] = seen.may_lack_data
         return PredictionWriter(outputs.folder, one.name, predictor.space, seen.size, text=outputs.text(one), **chosen)
 

@@ -15,6 +15,7 @@ from PIL import Image
 from hrseg.errors import DataError
 from hrseg.predict.films import film_ending
 from hrseg.predict.input_files import Input
+from hrseg.predict.label_ids import label_ids
 from hrseg.predict.writer import class_index_paths
 from hrseg.report import pictures
 from hrseg.report.png import RGB, PngWriter
@@ -34,12 +35,14 @@ class Outputs:
     overlay: bool = True
     probabilities: bool = False
     frames: bool = False  # of videos: the class indices of each frame
+    label_ids: bool = False  # masks hold the data set's own values
 
     def state(self, one: Input) -> str:
         """A checksum that changes with the file, the weights and the settings."""
         about = one.path.stat()
         wanted = (self.colors, self.overlay, self.probabilities, self.frames)
-        return hashlib.sha256(f"{about.st_size} {about.st_mtime_ns} {self.made_by} {wanted}".encode()).hexdigest()
+        text = f"{about.st_size} {about.st_mtime_ns} {self.made_by} {wanted}" + " label ids" * self.label_ids
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def text(self, one: Input) -> dict[str, str]:
         """What the results of an input say they were made from."""
@@ -111,7 +114,11 @@ def write_legend(path: Path, space: LabelSpace) -> None:
         file.write(picture)
 
 
-def classes_to_plain(space: LabelSpace) -> dict[str, Any]:
-    """The content of classes.json."""
-    classes = [{"index": i, "name": c.name, "color": list(c.color)} for i, c in enumerate(space.classes)]
-    return {"task": space.task.value, "classes": classes, "nodata": space.nodata_index}
+def classes_to_plain(space: LabelSpace, *, ids: bool = False) -> dict[str, Any]:
+    """The content of classes.json. ids: masks hold the data set's own values."""
+    classes = [
+        {"index": i, **({} if c.id is None else {"id": c.id}), "name": c.name, "color": list(c.color)}
+        for i, c in enumerate(space.classes)
+    ]
+    nodata = label_ids(space).nodata if ids else space.nodata_index
+    return {"task": space.task.value, "classes": classes, "masks": "id" if ids else "index", "nodata": nodata}

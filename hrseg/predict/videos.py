@@ -73,7 +73,8 @@ def predict_video(
 
 def _write_frame(outputs: Outputs, name: str, space: LabelSpace, band: Band) -> None:
     size = band.image.shape[:2]
-    with PredictionWriter(outputs.folder, name, space, size, colors=False, overlay=False) as writer:
+    ids = outputs.label_ids
+    with PredictionWriter(outputs.folder, name, space, size, colors=False, overlay=False, label_ids=ids) as writer:
         writer.write(band)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from hrseg.errors import HrsegError
 from hrseg.files import whole_file
 from hrseg.predict.bands import Band
+from hrseg.predict.label_ids import label_ids as ids_of
 from hrseg.report import pictures
 from hrseg.report.png import GREY, PALETTE, RGB, PngWriter
 from hrseg.task import LabelSpace, Task
@@ -23,7 +24,8 @@ class PredictionWriter:
 
     ids/NAME.png (multilabel: ids/CLASS/NAME.png), colors/NAME.png (a palette PNG of the same indices, where there are
     at most 256), overlay/NAME.png, probabilities/NAME.npz (`probabilities`, float16 [H, W, K]). NAME may have folders.
-    nodata: some pixels may be without data, which the space's `nodata_index` stands for.
+    nodata: some pixels may be without data, which the space's `nodata_index` stands for. label_ids: ids/ holds the
+    data set's own values in place of class indices.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class PredictionWriter:
         overlay: bool = True,
         probabilities: bool = False,
         nodata: bool = False,
+        label_ids: bool = False,
         text: dict[str, str] | None = None,
     ):
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -44,6 +47,7 @@ class PredictionWriter:
         self.space = space
         highest = max(len(space.classes) - 1, space.nodata_index if nodata else 0)
         self._type = np.dtype(np.uint8 if highest <= 255 or space.task is Task.MULTILABEL else np.uint16)
+        self._values = ids_of(space).table if label_ids else None
         self._indexed = space.task is not Task.MULTILABEL and highest <= 255
         self._writers: dict[str, Any] = {}
         self.paths = [folder / f"{path}.png" for path in class_index_paths(name, space)]
@@ -58,7 +62,8 @@ class PredictionWriter:
                     palette[space.nodata_index] = pictures.ignored_color(space)
                 self._add("colors", PngWriter(folder / "colors" / f"{name}.png", size, kind, palette=palette))
             for path in reversed(self.paths):
-                self._add(str(path), PngWriter(path, size, GREY, bits=8 * self._type.itemsize, text=text))
+                depth = (self._type if self._values is None else self._values.dtype).itemsize
+                self._add(str(path), PngWriter(path, size, GREY, bits=8 * depth, text=text))
         except BaseException:
             self.__exit__(HrsegError)
             raise
@@ -71,7 +76,8 @@ class PredictionWriter:
         """The next rows."""
         several = self.space.task is Task.MULTILABEL
         for path, labels in zip(self.paths, band.labels if several else band.labels[None], strict=False):
-            self._writers[str(path)].write(labels.astype(self._type, copy=False))
+            values = labels.astype(self._type, copy=False) if self._values is None else self._values[labels]
+            self._writers[str(path)].write(values)
         if "colors" in self._writers:
             rows = band.labels if self._indexed else pictures.colored(band.labels, self.space)
             self._writers["colors"].write(rows)
