@@ -14,6 +14,7 @@ COMMANDS = {
     "import": "make a data set from what labelling tools export, or from maps",
     "check_data": "report everything that is wrong with a data set",
     "cache": "decode a data set once, for faster training",
+    "start": "write settings for your data, your machine and your minutes",
     "train": "train a model",
     "sweep": "train with several settings, one run after the other",
     "test": "score a model, or predictions in files",
