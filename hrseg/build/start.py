@@ -16,10 +16,10 @@ from hrseg import config as settings
 from hrseg.build.datasets import data_sets, normalisation, train_transform
 from hrseg.build.memory import kept_for_backward, room
 from hrseg.build.networks import criterion, model
-from hrseg.build.survey import Survey, survey
 from hrseg.data.class_weights import class_weights
 from hrseg.data.dataset import Dataset
 from hrseg.data.loader import normalise
+from hrseg.data.survey import Survey, survey
 from hrseg.errors import ConfigError
 from hrseg.runtime import keep_freed_memory, pick_device
 from hrseg.task import Task
@@ -199,8 +199,8 @@ def _lines(
     epochs = iterations * batch / found.images[0]
     return [
         f"# Written by hrseg start for {minutes:g} minutes on {where}.",
-        f"# {found.images[0]} training and {found.images[1]} validation images of about {found.size[0]}x{found.size[1]} "
-        f"(height x width), {found.channels} channels, {found.dtype.name}.",
+        f"# {found.images[0]} training and {found.images[1]} validation images of about "
+        f"{found.size[0]}x{found.size[1]} (height x width), {found.channels} channels, {found.dtype.name}.",
         "model:",
         "  arch: hrnetv2",
         f"  encoder: {chosen.encoder}  # timed: {tried}; the largest that sees each image often enough",
