@@ -86,14 +86,19 @@ def holds_results(folder: Path) -> bool:
     return any((folder / name).exists() and is_made_by_hrseg(folder / name) for name in RESULTS)
 
 
+def require_new_folder(target: Path) -> None:
+    """Raise HrsegError where there is a file, or a folder that holds anything."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise HrsegError(target, "is there already.", "Choose another --out, or delete it first.")
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends; after an error it is deleted.
 
     Raises HrsegError where the target holds anything or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise HrsegError(target, "is there already.", "Choose another --out, or delete it first.")
+    require_new_folder(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     made: list[Path] = []
     try:

@@ -23,7 +23,7 @@ from hrseg.doctor.views import Habits, View
 from hrseg.doctor.whole_images import Sketch, sketch, tiny, whole_image_fault
 from hrseg.errors import DataError
 from hrseg.files import write_json
-from hrseg.made_files import new_folder
+from hrseg.made_files import new_folder, require_new_folder
 from hrseg.report.pictures import displayable
 from hrseg.task import Normalisation
 from hrseg.version import __version__
@@ -84,8 +84,9 @@ def examine(
     sources: the runs or checkpoints of folds, or one. most: suspects that are listed. Raises HrsegError, leaving
     nothing.
     """
+    require_new_folder(out)
+    chosen = judges(sources, overrides, split=split, trust_code=trust_code)
     with new_folder(out.absolute()) as folder:
-        chosen = judges(sources, overrides, split=split, trust_code=trust_code)
         device = build.device(chosen[0].config.run)
         first = first_look(chosen, folder / "views", device, trust_code=trust_code)
         names = [item.name for item in first.items]
