@@ -25,6 +25,7 @@ JSON_KEYS = (
     {"proof", "input", "output"},  # of an exported file
     {"_hrseg", "_model_class"},  # config.json for the hub
     {"host", "pid", "token"},  # a lock
+    {"checkpoints", "threshold", "kept"},  # sure.json of predict
 )
 # What a run or an evaluation writes into its folder
 RESULTS = ("config.yaml", "log.jsonl", "results.csv", "metrics.json", "per_image.npz", "report.html", "examples.npz",
@@ -181,7 +182,7 @@ def _described(path: Path) -> bool:
 
 
 _BY_NAME: dict[str, Callable[[Path], bool]] = {
-    "config.yaml": _config, "log.jsonl": _log, "results.csv": _table,
+    "config.yaml": _config, "classes.yaml": _config, "log.jsonl": _log, "results.csv": _table,
     "README.md": lambda path: _json(path.with_name("config.json")),
 }  # fmt: skip
 _BY_ENDING: dict[str, Callable[[Path], bool]] = {

@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     from hrseg.predict.outputs import Outputs
     from hrseg.predict.predictor import Predictor
     from hrseg.predict.tally import summary
+    from hrseg.predict.training_data import require_possible, write_training_data
 
     out = Path(args.out)
     inputs = find_inputs(args.input, sys.stdin, out)
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         tile=args.tile,
         max_pixels=args.max_pixels,
         threshold=args.threshold,
+        sure=args.sure,
         trust_code=args.trust_code,
     )
     if predictor.device.type == "cpu":
@@ -52,11 +54,16 @@ def main(argv: Sequence[str]) -> int:
         probabilities=args.probabilities,
         frames=args.frames,
         label_ids=args.ids == "labels",
+        masks="ids" if args.sure is None else "masks",
     )
+    if args.sure is not None:
+        require_possible(inputs, outputs, predictor.space)
     with distributed.process_group(predictor.device):
         parts = predict_files(predictor, inputs, outputs, batch=args.batch, workers=args.workers)
         problems = [problem for part in parts for problem in part.problems]
         if distributed.is_main():
+            if args.sure is not None:
+                write_training_data(inputs, outputs, predictor.space, args.checkpoint, args.sure)
             print(summary(parts, out, predictor.space))
             for problem in problems:
                 print(f"error: {problem}", file=sys.stderr)
@@ -104,6 +111,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     )
     ids_help = "values in ids/: class indices, or those of the data set's masks (%(default)s)"
     add("--ids", choices=["indices", "labels"], default="indices", help=ids_help)
+    sure_help = "make training data: masks/, images/ and classes.yaml; pixels below this probability are ignored"
+    add("--sure", type=_probability, metavar="P", help=sure_help)
     add("--frames", action="store_true", help="also write the class indices of each video frame: ids/NAME/000000.png")
     add("--tile", type=int, default=TILE, metavar="N", help="larger than 4 of these: in tiles; 0: never (%(default)s)")
     add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help="larger images are refused (%(default)s)")
@@ -119,6 +128,16 @@ def _positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"'{word}' is not a whole number above 0")
     return int(word)
+
+
+def _probability(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"'{word}' is not a probability between 0 and 1")
+    return value
 
 
 def _scales(word: str) -> list[float]:

@@ -54,7 +54,8 @@ def predict_files(
 def made_by(checkpoints: Sequence[str | Path], predictor: Predictor) -> str:
     """Stands for the weights and all else that changes the answer."""
     sums = [sha256(find_file(source)) for source in checkpoints]
-    return f"{sums} {predictor.inference} {predictor.short_side} {predictor.tile} {predictor.precision}"
+    sure = "" if predictor.sure is None else f" sure {predictor.sure}"
+    return f"{sums} {predictor.inference} {predictor.short_side} {predictor.tile} {predictor.precision}{sure}"
 
 
 def predict_share(
@@ -107,8 +108,8 @@ def _predict_images(
                 file.write(band)
 
     def writer(one: Input, seen: ModelInput) -> PredictionWriter:
-        chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities", "label_ids")}
-        chosen["nodata"] = seen.may_lack_data
+        chosen = {name: getattr(outputs, name) for name in ("colors", "overlay", "probabilities", "label_ids", "masks")}
+        chosen["nodata"] = seen.may_lack_data or predictor.sure is not None
         return PredictionWriter(outputs.folder, one.name, predictor.space, seen.size, text=outputs.text(one), **chosen)
 
     def answer(group: list[tuple[Input, ModelInput, Rows]]) -> None:

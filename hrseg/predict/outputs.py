@@ -36,6 +36,7 @@ class Outputs:
     probabilities: bool = False
     frames: bool = False  # of videos: the class indices of each frame
     label_ids: bool = False  # masks hold the data set's own values
+    masks: str = "ids"  # the folder of the masks
 
     def state(self, one: Input) -> str:
         """A checksum that changes with the file, the weights and the settings."""
@@ -52,7 +53,7 @@ class Outputs:
         """All files of one input; the first is written last, and says what it was made from."""
         if one.is_video:
             return [self.folder / "overlay" / f"{one.name}{ending}" for ending in (".json", film_ending())]
-        paths = [self.folder / f"{path}.png" for path in class_index_paths(one.name, space)]
+        paths = [self.folder / f"{path}.png" for path in class_index_paths(one.name, space, self.masks)]
         paths += [self.folder / kind / f"{one.name}.png" for kind in ("colors", "overlay") if getattr(self, kind)]
         return paths + [self.folder / "probabilities" / f"{one.name}.npz"] * self.probabilities
 

@@ -38,6 +38,7 @@ class Predictor:
     through the network in tiles of this side; 0: never. max_pixels: larger files are refused. threshold: of binary
     and multilabel models, the probability above which a pixel counts; None: the checkpoint's. trust_code: run code
     outside hrseg that the checkpoint names.
+    sure: pixels whose class has a lower probability get none: `space.nodata_index`.
     Raises WeightsError, ConfigError.
     """
 
@@ -53,6 +54,7 @@ class Predictor:
         tile: int = TILE,
         max_pixels: int = MAX_PIXELS,
         threshold: float | None = None,
+        sure: float | None = None,
         trust_code: bool = False,
     ):
         if tile and (tile < SMALLEST or tile % GRID):
@@ -79,6 +81,7 @@ class Predictor:
         )
         network = ensemble(members).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: torch.nn.Module = network.eval()
+        self.sure = sure
         self._autocast, self._passes = self.precision, 0
         self._logged: set[str] = set()
 
@@ -190,7 +193,7 @@ class Predictor:
     def _band(self, top: int, rows: Rows, logits: Tensor, probabilities: bool, shown: tuple[float, float]) -> Band:
         sample = self.inference.probabilities(logits[..., ::8, ::8].float())
         chosen = sample.amax(1) if self.space.task is Task.MULTICLASS else torch.maximum(sample, 1 - sample)
-        labels = self.inference.labels(logits)[0].cpu().numpy()
+        labels = self._sure_labels(logits).cpu().numpy()
         kept = self.inference.probabilities(logits)[0].float().cpu().numpy() if probabilities else None
         if rows.valid is not None:
             chosen = chosen[..., torch.from_numpy(rows.valid[::8, ::8]).to(chosen.device)]
@@ -199,6 +202,19 @@ class Predictor:
         confidence = float(chosen.mean()) if chosen.numel() else 1.0
         image = pictures.displayable(rows.image, self.normalisation, shown)
         return Band(top, image, labels, kept, confidence, self._value_notes(rows))
+
+    def _sure_labels(self, logits: Tensor) -> Tensor:
+        """The labels of an image; the nodata index where they are less sure than asked for."""
+        labels = self.inference.labels(logits)[0]
+        if self.sure is None:
+            return labels
+        of_class = self.inference.probabilities(logits)[0].float()
+        if self.space.task is Task.MULTICLASS:
+            own = of_class.amax(0)
+        else:
+            own = torch.where(labels == 1, of_class, 1 - of_class).reshape(labels.shape)
+        kept = labels.to(torch.uint8 if self.space.nodata_index == 255 else torch.int64)
+        return kept.masked_fill(own < self.sure, self.space.nodata_index)
 
     def _value_notes(self, rows: Rows) -> tuple[str, ...]:
         """A note where values are far outside of the models' range, as those of images on another scale are."""

@@ -25,7 +25,7 @@ class PredictionWriter:
     ids/NAME.png (multilabel: ids/CLASS/NAME.png), colors/NAME.png (a palette PNG of the same indices, where there are
     at most 256), overlay/NAME.png, probabilities/NAME.npz (`probabilities`, float16 [H, W, K]). NAME may have folders.
     nodata: some pixels may be without data, which the space's `nodata_index` stands for. label_ids: ids/ holds the
-    data set's own values in place of class indices.
+    data set's own values in place of class indices. masks: the name of that folder.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class PredictionWriter:
         probabilities: bool = False,
         nodata: bool = False,
         label_ids: bool = False,
+        masks: str = "ids",
         text: dict[str, str] | None = None,
     ):
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -50,7 +51,7 @@ class PredictionWriter:
         self._values = ids_of(space).table if label_ids else None
         self._indexed = space.task is not Task.MULTILABEL and highest <= 255
         self._writers: dict[str, Any] = {}
-        self.paths = [folder / f"{path}.png" for path in class_index_paths(name, space)]
+        self.paths = [folder / f"{path}.png" for path in class_index_paths(name, space, masks)]
         try:
             if probabilities:
                 self._add("probabilities", NpzWriter(folder / "probabilities" / f"{name}.npz", (*size, space.outputs)))
@@ -98,13 +99,13 @@ class PredictionWriter:
                 writer.discard()
 
 
-def class_index_paths(name: str, space: LabelSpace) -> list[str]:
+def class_index_paths(name: str, space: LabelSpace, masks: str = "ids") -> list[str]:
     """Where the class indices go, without ending: ids/NAME, for multilabel ids/CLASS/NAME for each label."""
     if space.task is not Task.MULTILABEL:
-        return [f"ids/{name}"]
+        return [f"{masks}/{name}"]
     safe = [re.sub(r"[^\w -]", "_", label) for label in space.names]
     unique = len(set(safe)) == len(safe)
-    return [f"ids/{label if unique else f'{i}_{label}'}/{name}" for i, label in enumerate(safe)]
+    return [f"{masks}/{label if unique else f'{i}_{label}'}/{name}" for i, label in enumerate(safe)]
 
 
 class NpzWriter:
