@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -14,6 +15,8 @@ from PIL import Image
 
 from hrseg.commands import train as train_command
 from hrseg.export import export
+from hrseg.inference import Inference
+from hrseg.task import Task
 from tests.conftest import ROOT
 from tests.export.conftest import loaded  # noqa: F401 (a fixture)
 
@@ -69,6 +72,32 @@ def test_the_exported_model_runs_where_neither_torch_nor_hrseg_is(loaded, tmp_pa
         x = torch.from_numpy(pixels.transpose(2, 0, 1)[None]) / 255
         wanted = loaded().model((x - 0.5) / 0.25)[0].argmax(0).numpy()
     assert (np.asarray(Image.open(files[2])) == wanted).mean() > 0.9999
+
+
+@pytest.mark.parametrize(("task", "channels", "highest"), [
+    ("binary", 1, 65535.0), ("binary", 3, 255.0), ("multilabel", 1, 255.0), ("multiclass", 1, 4095.0),
+])  # fmt: skip
+def test_the_exported_model_runs_alone_in_every_task_on_grey_and_16_bits(loaded, tmp_path, task, channels, highest):  # noqa: F811
+    pytest.importorskip("onnxruntime")
+    model = loaded(Task(task), channels=channels, highest=highest)
+    shape, kind = (70, 96, 3) if channels == 3 else (70, 96), np.uint8 if highest == 255 else np.uint16
+    pixels = np.random.default_rng(0).integers(0, int(highest) + 1, shape).astype(kind)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    x = torch.from_numpy(pixels.reshape(70, 96, channels).astype(np.float32).transpose(2, 0, 1)[None]) / highest
+    with torch.inference_mode():
+        logits = model.model((x - 0.5) / 0.25)
+    if task != "multiclass":  # so that both answers occur, and only the model's own threshold gives them
+        model = dataclasses.replace(model, threshold=float(logits.sigmoid().median()))
+    export(model, tmp_path / "m.onnx", "onnx", dynamic=True)
+    shares = example("onnx_alone").segment(*(str(tmp_path / name) for name in ("m.onnx", "photo.png", "labels.png")))
+    wanted = Inference(model.space.task, threshold=model.threshold).labels(logits)[0].numpy()
+    if task == "multilabel":
+        found = np.stack([np.asarray(Image.open(tmp_path / f"labels_{k}.png")) > 0 for k in range(3)])
+        assert list(shares.values()) == pytest.approx([plane.mean() for plane in found])
+    else:
+        found = np.asarray(Image.open(tmp_path / "labels.png"))
+        assert sum(shares.values()) == pytest.approx(1)
+    assert (found == wanted).mean() > 0.999 and len(np.unique(wanted)) > 1
 
 
 @pytest.mark.long

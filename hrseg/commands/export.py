@@ -44,7 +44,7 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = parser(
         "Write a checkpoint in another format, and check with that format's own runtime that it is the same model.",
         "examples:\n"
-        "  tools/export.py --checkpoint runs/demo/checkpoints/best.pt --format onnx --out demo.onnx --dynamic\n"
+        "  tools/export.py --checkpoint runs/demo/checkpoints/best.pt --format onnx --out demo.onnx\n"
         "  tools/export.py --checkpoint best.pt --format onnx --out labels.onnx --size 512x1024 --argmax\n"
         "  tools/export.py --checkpoint best.pt --format openvino --out best.xml --half\n"
         "  tools/export.py --checkpoint best.pt --format hub --out folder --licence cc-by-4.0 --push OWNER/NAME",
@@ -54,8 +54,10 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--checkpoint", required=True, metavar="PATH")
     add("--format", required=True, choices=FORMATS, help=", ".join(FORMATS))
     add("--out", type=Path, required=True, metavar="PATH", help="PATH.json describes the file")
-    add("--size", type=image_size, metavar="HxW", help="of the images; default: the training crop")
-    add("--dynamic", action="store_true", help="any number of images of any size")
+    sizes = arguments.add_mutually_exclusive_group()
+    sizes.add_argument("--size", type=image_size, metavar="HxW", help="one image of this size only")
+    sizes.add_argument("--fixed", action="store_true", help="one image of the training crop's size only")
+    sizes.add_argument("--dynamic", action="store_true", help="any number of images of any size (the default)")
     add("--argmax", action="store_true", help="class indices instead of logits")
     add(
         "--threshold",
@@ -89,7 +91,7 @@ def _to_file(args: argparse.Namespace, loaded: TrainedModel) -> int:
         args.out,
         args.format,
         size=args.size,
-        dynamic=args.dynamic,
+        dynamic=not (args.size or args.fixed),
         argmax=args.argmax,
         normalised=args.normalised,
         precision=args.precision or "fp32",
@@ -101,7 +103,7 @@ def _to_file(args: argparse.Namespace, loaded: TrainedModel) -> int:
     print(f"written: {exported.path}; {description_path(exported.path).name} describes it")
     if exported.size:
         height, width = exported.size
-        print(f"It takes images of {height}x{width} only; resizing others to it costs accuracy. --dynamic takes any.")
+        print(f"It takes images of {height}x{width} only; resizing others to it costs accuracy.")
     return 0
 
 

@@ -60,7 +60,10 @@ def export(
     indices, 99.9 % in fp16, 99.5 % in bf16; or where int8 costs more than 0.5 points of mean IoU.
     """
     target = FORMATS[format]
-    size = size or loaded.config.augment.crop or USUAL_SIZE
+    if dynamic and size and min(size) < SMALLEST:
+        raise ConfigError(f"--size {size[0]}x{size[1]}", f"sides need at least {SMALLEST} pixels.")
+    height, width = size or loaded.config.augment.crop or USUAL_SIZE
+    size = (max(height, SMALLEST), max(width, SMALLEST)) if dynamic else (height, width)
     if out.suffix != target.ending:
         raise ConfigError(f"--out {out}", f"a file of {format} ends in {target.ending}.")
     for path in (out, description_path(out)):
@@ -70,8 +73,6 @@ def export(
         raise ConfigError(f"--format {format}", f"its runtime has no {precision}.", f"Formats that have it: {known}.")
     if format == "tensorrt":
         tensorrt.require_tensorrt()
-    if dynamic and min(size) < SMALLEST:
-        raise ConfigError(f"--size {size[0]}x{size[1]}", f"sides need at least {SMALLEST} pixels.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=out.parent)
@@ -96,7 +97,7 @@ def export(
                 target.write(module, example, path, dynamic, metadata)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise HrsegError(format, f"cannot express this network: {reason}", "Try another format.") from error
+            raise HrsegError(format, f"cannot express this network: {reason}", _way_out(dynamic)) from error
         images, what = verification_images(loaded, input_type(loaded), verification_sizes(size, dynamic))
         verification = verify(loaded, target.run(path), images, argmax=argmax, normalised=normalised)
         if cost is not None and cost.lost > int8.MOST_COST:
@@ -109,6 +110,10 @@ def export(
         for written in Path(unverified).iterdir():
             written.replace(out.with_name(written.name))
     return Exported(out, None if dynamic else size, verification, what, cost)
+
+
+def _way_out(dynamic: bool) -> str:
+    return "Try another format, or one size of images: --fixed." if dynamic else "Try another format."
 
 
 def describe(
