@@ -104,7 +104,7 @@ def test_class_names_come_from_the_file_where_it_has_them(tmp_path):
     }
     torch.save(content, path)
     found = weights.inspect(path)
-    assert found.space.classes[3] == ("c3", (1, 2, 3), None)
+    assert found.space.classes[3] == ("c3", (1, 2, 3), None, None)
     assert weights.inspect(official(built("hrnetv2"), tmp_path)).space.names[0] == "road"
 
 
