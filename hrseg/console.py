@@ -176,7 +176,7 @@ def image_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def probability(text: str) -> float:
+def fraction(text: str) -> float:
     """A number between 0 and 1 from text, for argparse."""
     try:
         value = float(text)

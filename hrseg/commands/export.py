@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.console import command, image_size, parser, probability, require_effect, split_settings
+from hrseg.console import command, fraction, image_size, parser, require_effect, split_settings
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def parse_words(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--argmax", action="store_true", help="class indices instead of logits")
     add(
         "--threshold",
-        type=probability,
+        type=fraction,
         metavar="X",
         help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hrseg.console import command, counted, parser
+from hrseg.console import command, counted, fraction, parser
 
 
 @command
@@ -88,7 +88,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--class-field", metavar="NAME", help="maps: the field of the polygons that is the class")
     add("--tile", type=_tile, metavar="N", help="maps: side of the tiles in pixels (default: 512)")
-    add("--val-share", type=_share, metavar="S", help="maps: share of the ground for validation (default: 0.2)")
+    add("--val-share", type=fraction, metavar="S", help="maps: share of the ground for validation (default: 0.2)")
     add("--copy", action="store_true", help="copy images instead of linking them")
     add("--skip-broken", action="store_true", help="leave out what is broken, and count it")
     return options.parse_args(argv)
@@ -104,13 +104,3 @@ def _tile(text: str) -> int:
     if not text.isdecimal() or not 32 <= int(text) <= 8192:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 32 to 8192")
     return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a share between 0 and 1")
-    return share

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrseg.console import command, parser, probability
+from hrseg.console import command, fraction, parser
 from hrseg.errors import ConfigError
 
 # As in hrseg.data.images.large_images, which imports OpenCV; a test compares them.
@@ -98,7 +98,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     add("--scales", type=_scales, metavar="A,B", help="average over these sizes of the image, e.g. 0.75,1,1.25")
     add(
         "--threshold",
-        type=probability,
+        type=fraction,
         metavar="X",
         help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
     )
@@ -112,7 +112,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     ids_help = "values in ids/: class indices, or those of the data set's masks (%(default)s)"
     add("--ids", choices=["indices", "labels"], default="indices", help=ids_help)
     sure_help = "make training data: masks/, images/ and classes.yaml; pixels below this probability are ignored"
-    add("--sure", type=_probability, metavar="P", help=sure_help)
+    add("--sure", type=fraction, metavar="P", help=sure_help)
     add("--frames", action="store_true", help="also write the class indices of each video frame: ids/NAME/000000.png")
     add("--tile", type=int, default=TILE, metavar="N", help="larger than 4 of these: in tiles; 0: never (%(default)s)")
     add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help="larger images are refused (%(default)s)")
@@ -128,16 +128,6 @@ def _positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"'{word}' is not a whole number above 0")
     return int(word)
-
-
-def _probability(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"'{word}' is not a probability between 0 and 1")
-    return value
 
 
 def _scales(word: str) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrseg import config as settings
-from hrseg.console import command, parser, probability, require_effect, split_settings
+from hrseg.console import command, fraction, parser, require_effect, split_settings
 from hrseg.errors import ConfigError
 
 OBEYED = ("data", "eval", "run", "train.precision", "model")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         "--out", type=Path, metavar="DIR", help="where scores go; default: run.dir, else the checkpoint's folder"
     )
     arguments.add_argument(
-        "--threshold", type=probability, metavar="X",
+        "--threshold", type=fraction, metavar="X",
         help="binary, multilabel: the probability above which a pixel counts (default: the checkpoint's, else 0.5)",
     )  # fmt: skip
     arguments.add_argument("--trust-code", action="store_true", help="obey code outside hrseg named in the checkpoint")
